@@ -26,8 +26,8 @@ __all__ = [
     "stats",
 ]
 
-_LATER = {"cost", "exercises", "explorers", "models", "plots", "pretrained", "tasks", "teach",
-          "train"}  # fmt: skip
+_LATER = {"bench", "cache", "cost", "decompose", "exercises", "explorers", "heads", "models", "plots",
+          "pretrained", "tasks", "teach", "train", "windows"}  # fmt: skip
 
 
 def __getattr__(name: str):

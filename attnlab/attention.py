@@ -1,11 +1,12 @@
 """Scaled dot-product attention and the multi-head module.
 
-Two back ends compute the same numbers: "dense" forms scores and weights and shows them, "fused"
-hands the work to torch's kernels and never forms the weights. "auto" takes dense where weights
-are asked for and fused otherwise.
+Three back ends compute the same numbers: "dense" forms scores and weights and shows them, "fused"
+hands the work to torch's kernels and never forms the weights, "blocked" computes only the scores
+that windows let a head see. "auto" takes dense where weights are asked for, blocked where windows
+leave less than half of the work, and fused otherwise.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from weakref import WeakKeyDictionary
@@ -15,9 +16,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor, nn
 
+from attnlab.cache import KVCache
 from attnlab.positions.base import Encoding, working_dtype
+from attnlab.windows import (
+    LEAST_BLOCK,
+    Windows,
+    blocked_attention,
+    checked_windows,
+    offset_visible,
+)
 
-BACKENDS = ("auto", "dense", "fused")
+BACKENDS = ("auto", "dense", "fused", "blocked")
 CAUSAL_BLOCK = 256  # query rows that share one call of the kernel, where that saves work
 
 
@@ -38,7 +47,6 @@ Queries = Float[Tensor, "batch n_heads n_q d_head"]
 Keys = Float[Tensor, "batch n_kv_heads n_k d_head"]
 Mask = Bool[Tensor, "*#batch_n_heads #n_q #n_k"]
 Weights = Float[Tensor, "batch n_heads n_q n_k"]
-Windows = int | None | Sequence[int | None]
 
 
 def attention_scores(
@@ -62,8 +70,9 @@ def attention_scores(
     Args:
         mask: boolean, True = may attend; broadcast to (batch, n_heads, n_q, n_k).
         causal: a query sees keys at its own position and before.
-        windows: half-width w: a query sees keys at most w positions away. One number, or one per
-            head (None = no limit).
+        windows: half-width w: a query sees keys at most w positions away; or a
+            `attnlab.windows.Window` with a dilation. One for all heads, or one per head (None = no
+            limit).
         encoding: a positional encoding; None is no encoding.
         q_pos, k_pos: positions. Default: keys 0 ... n_k - 1, and the queries are the last n_q of
             them, as when new tokens are decoded after a stored past.
@@ -143,17 +152,17 @@ def scaled_dot_product_attention(
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown back end {backend!r}; known: {', '.join(BACKENDS)}")
-    if return_weights and backend == "fused":
-        raise ValueError("the fused back end never forms the weights: use backend='dense'")
+    if return_weights and backend in ("fused", "blocked"):
+        raise ValueError(f"the {backend} back end never forms the weights: use backend='dense'")
     if v.dim() != 4 or v.shape[:3] != k.shape[:3]:
         raise ValueError(
             f"k {tuple(k.shape)} and v {tuple(v.shape)} must agree in batch, heads and tokens"
         )
     needs_weights = encoding is not None and encoding.needs_weights
-    if needs_weights and backend == "fused":
+    if needs_weights and backend in ("fused", "blocked"):
         raise ValueError(
             f"{type(encoding).__name__} adds to the values and so needs the weights, which the "
-            "fused back end never forms: use backend='dense'"
+            f"{backend} back end never forms: use backend='dense'"
         )
     _check(q, k, temperature)
     at = _positions(q, k, causal, windows, encoding, q_pos, k_pos)
@@ -170,39 +179,114 @@ def scaled_dot_product_attention(
     scale = (q.shape[-1] ** -0.5 if scale is None else scale) / temperature
     by_offset = encoding is None or type(encoding).bias is Encoding.bias
     in_order = q_pos is None and k_pos is None and mask is None and 0 not in (*q.shape, *k.shape)
+    blockable = in_order and by_offset and q.shape[-2] == k.shape[-2]
+    if backend == "blocked" and not blockable:
+        raise ValueError(
+            "the blocked back end takes whole texts in order, without a mask, and encodings whose "
+            "bias depends on the offset alone: use backend='fused' or 'dense'"
+        )
     with torch.autocast(q.device.type, enabled=False):
-        if in_order and by_offset and q.device.type == "cpu":
+        if blockable and (backend == "blocked" or _windows_save(windows, q.shape)):
+            out = _blocked(q, k, v_heads, at, *rest, scale, temperature)
+        elif in_order and by_offset and q.device.type == "cpu":
             out = _fused_by_offset(q, k, v_heads, at, *rest, scale, temperature)
         else:
             out = _fused_by_mask(q, k, v_heads, at, mask, *rest, scale, temperature)
     return out.to(v.dtype)
 
 
-def _fused_by_offset(q, k, v, at, causal, windows, encoding, scale, temperature) -> Tensor:
-    """For texts in order, where mask and bias depend on the offset alone.
+def _windows_save(windows: Windows, q_shape) -> bool:
+    """Whether windows leave the blocked path less than half of the products of all pairs."""
+    if windows is None:
+        return False
+    n_heads, n = q_shape[1:3]
+    stretches = [
+        n if window is None else
+        2 * window.width // window.dilation + max(window.width // window.dilation, LEAST_BLOCK)
+        for window in checked_windows(windows, n_heads)
+    ]  # fmt: skip
+    return 2 * sum(stretches) < n_heads * n
 
-    Then one number for each head and offset says it all. With the queries in reverse order, row r
-    of the n_q x n_k matrix is that table from place r on: a view, which the kernel reads like a
-    matrix that was never built.
+
+def _blocked(q, k, v, at, causal, windows, encoding, scale, temperature) -> Tensor:
+    """Heads with the same window together, in blocks; heads without one as always."""
+    n_heads, bias = q.shape[1], None
+    if encoding is not None:
+        q, k = encoding.qk(q, k, *at)
+        bias = _relative_bias(encoding, n_heads)
+        if bias(consecutive(0, 1, q.device)) is None:
+            bias = None
+        else:  # it must not be rounded
+            q, k, v = (t.to(working_dtype(t.dtype)) for t in (q, k, v))
+    k = _share_heads(k, n_heads)
+    groups: dict = {}
+    for head, window in enumerate(checked_windows(windows, n_heads)):
+        groups.setdefault(window, []).append(head)
+    outputs = [None] * n_heads
+    for window, heads in groups.items():
+
+        def of_group(offset, heads=heads):
+            return bias(offset)[heads] / temperature
+
+        part = [t[:, heads] for t in (q, k, v)]
+        group_bias = None if bias is None else of_group
+        if window is None:
+            out = _by_offset(*part, group_bias, causal, None, scale)
+        else:
+            out = blocked_attention(
+                *part, window, causal=causal, relative_bias=group_bias, scale=scale
+            )
+        for head, of_head in zip(heads, out.unbind(1), strict=True):
+            outputs[head] = of_head
+    return torch.stack(outputs, dim=1)
+
+
+def _fused_by_offset(q, k, v, at, causal, windows, encoding, scale, temperature) -> Tensor:
+    """For texts in order, where mask and bias depend on the offset alone."""
+    bias = None
+    if encoding is not None:
+        q, k = encoding.qk(q, k, *at)
+        table_of = _relative_bias(encoding, q.shape[1])
+
+        def bias(offset):
+            table = table_of(offset)
+            return None if table is None else table / temperature
+
+    return _by_offset(q, _share_heads(k, q.shape[1]), v, bias, causal, windows, scale)
+
+
+def _relative_bias(encoding: Encoding, n_heads: int) -> Callable[[Tensor], Tensor | None]:
+    """The encoding's bias by offset, once it is seen to be for so many heads."""
+
+    def bias(offset: Tensor) -> Tensor | None:
+        table = encoding.relative_bias(offset)
+        if table is not None and table.shape[0] != n_heads:
+            raise ValueError(f"{encoding} was built for {table.shape[0]} heads, got {n_heads}")
+        return table
+
+    return bias
+
+
+def _by_offset(q, k, v, bias, causal, windows, scale) -> Tensor:
+    """One number for each head and offset says all of mask and bias. With the queries in reverse
+    order, row r of the n_q x n_k matrix is that table from place r on: a view, which the kernel
+    reads like a matrix that was never built.
     """
     n_q, n_k = q.shape[-2], k.shape[-2]
     n_heads = q.shape[1]
-    if encoding is not None:
-        q, k = encoding.qk(q, k, *at)
-    k = _share_heads(k, n_heads)
     offset = consecutive(1 - n_k, n_q, q.device)  # row r, column j: offset[r + j]
-    table = None if encoding is None else encoding.relative_bias(offset)
+    table = None if bias is None else bias(offset)
     if table is None and windows is None and (not causal or n_q == n_k):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
     wide = q.dtype if table is None else working_dtype(q.dtype)  # a bias must not be rounded
-    visible = _offset_visible(offset, n_heads, causal, windows)
+    visible = offset_visible(offset, n_heads, causal, windows)
     if table is None:
         table = torch.zeros(1, len(offset), device=q.device)
-    elif table.shape[0] != n_heads:
-        raise ValueError(f"{encoding} was built for {table.shape[0]} heads, got {n_heads}")
     if visible is not None:
         table = table.masked_fill(~visible, -torch.inf)
-    rows = (table / temperature).to(wide).unfold(-1, n_k, 1)[None]
+    rows = table.to(wide).unfold(-1, n_k, 1)[None]
+    if rows.device.type != "cpu":
+        rows = rows.contiguous()  # the kernels there want aligned rows
     q, k, v = q.flip(-2).to(wide), k.to(wide), v.to(wide)
     # Row r is the query at position n_k - 1 - r: a causal one sees only n_k - r keys. In blocks of
     # rows most of the hidden half is never computed.
@@ -289,7 +373,7 @@ def _visible(q_shape, n_k, mask, causal, windows, q_pos, k_pos) -> Tensor | None
         mask = checked_mask(mask, (batch, n_heads, n_q, n_k))
     near = None
     if causal or windows is not None:
-        near = _offset_visible(k_pos[None, :] - q_pos[:, None], n_heads, causal, windows)
+        near = offset_visible(k_pos[None, :] - q_pos[:, None], n_heads, causal, windows)
     if mask is None or near is None:
         return mask if near is None else near
     return mask & near
@@ -309,34 +393,6 @@ def checked_mask(mask: Tensor, full: tuple[int, int, int, int]) -> Mask:
             f"(batch, heads, queries, keys) = {full}"
         )
     return mask.reshape(*[1] * (2 - mask.dim()), *mask.shape)
-
-
-def _offset_visible(offset, n_heads, causal, windows) -> Bool[Tensor, "#n_heads ..."] | None:
-    """Which offsets (key position - query position) each head may see, or None for all."""
-    visible = None
-    if causal:
-        visible = (offset <= 0)[None]
-    if windows is not None:
-        widths = checked_windows(windows, n_heads)
-        limit = torch.tensor([torch.inf if w is None else float(w) for w in widths])
-        near = offset.abs() <= limit.to(offset.device).view(-1, *[1] * offset.dim())
-        visible = near if visible is None else visible & near
-    return visible
-
-
-def checked_windows(windows: Windows, n_heads: int) -> list[int | None]:
-    """One half-width for each head, None = no limit; ValueError if that is not what it is."""
-    widths = list(windows) if isinstance(windows, Sequence) else [windows] * n_heads
-
-    def fits(w) -> bool:
-        return w is None or (isinstance(w, int) and not isinstance(w, bool) and w >= 0)
-
-    if len(widths) != n_heads or not all(map(fits, widths)):
-        raise ValueError(
-            f"windows needs one whole half-width >= 0 (or None) for each of {n_heads} heads, "
-            f"got {windows}"
-        )
-    return widths
 
 
 # Who watches the weights of which module: kept beside the modules, so that copies of a module
@@ -474,6 +530,7 @@ class MultiHeadAttention(nn.Module):
         padding: Bool[Tensor, "batch n_k"] | None = None,
         causal: bool = False,
         pos: Real[Tensor, " n"] | None = None,
+        cache: KVCache | None = None,
         return_weights: bool = False,
     ) -> Float[Tensor, "batch n d_model"] | tuple[Tensor, Weights]:
         """Attend from x to context (default: x itself).
@@ -483,9 +540,11 @@ class MultiHeadAttention(nn.Module):
             padding: True = a real token, False = padding that nobody may look at.
             pos: positions of the tokens of x, default 0 ... n - 1. Those of another context are
                 always 0 ... n_k - 1.
+            cache: x goes on where the cache ends; its tokens see those in the cache too. Masks then
+                cover the tokens that the cache keeps and the new ones.
 
         Raises:
-            ValueError: for shapes or masks that do not fit.
+            ValueError: for shapes or masks that do not fit; for a cache with context or pos.
         """
         for name, t in (("x", x), ("context", x if context is None else context)):
             if t.dim() != 3 or t.shape[-1] != self.d_model:
@@ -495,7 +554,11 @@ class MultiHeadAttention(nn.Module):
                 )
         if context is not None and context.shape[0] != x.shape[0]:
             raise ValueError(f"x has batch {x.shape[0]} and context {context.shape[0]}")
+        if cache is not None and (context is not None or pos is not None):
+            raise ValueError("a cache knows its positions and its context: give neither beside it")
         q, k, v = self.heads(x, context)
+        if cache is not None:
+            k, v = cache.append(k, v)
         n_q, n_k = q.shape[-2], k.shape[-2]
         if padding is not None:
             if padding.dtype != torch.bool or padding.shape != (len(x), n_k):
@@ -509,7 +572,11 @@ class MultiHeadAttention(nn.Module):
             else:
                 mask = real
         q_pos = k_pos = None
-        if pos is not None or n_q != n_k:
+        if cache is not None:
+            if cache.seen > n_q:
+                q_pos = consecutive(cache.seen - n_q, cache.seen, x.device)
+                k_pos = consecutive(cache.seen - n_k, cache.seen, x.device)
+        elif pos is not None or n_q != n_k:
             q_pos = consecutive(0, n_q, x.device) if pos is None else pos
             k_pos = q_pos if context is None else consecutive(0, n_k, x.device)
         watchers = _watchers.get(self, ())

@@ -1,5 +1,6 @@
 """Transformers put together from this package's own parts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from attnlab import positions
 from attnlab.attention import MultiHeadAttention, consecutive
+from attnlab.cache import KVCache
+from attnlab.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,13 @@ class EncoderLayer(nn.Module):
         attended = self.attention(x, padding=padding, causal=self.causal)
         x = self.attention_norm(x + attended)
         return self.feed_forward_norm(x + self.w_2(F.gelu(self.w_1(x))))
+
+
+def _look_at(attention: MultiHeadAttention, encoding: positions.Encoding) -> None:
+    """Let a layer use the encoding of the model around it, past torch's bookkeeping: it is a part
+    of the model, once. Else its parameters would be stored once per layer."""
+    del attention.encoding
+    object.__setattr__(attention, "encoding", encoding)
 
 
 class Encoder(nn.Module):
@@ -109,10 +119,7 @@ class Encoder(nn.Module):
         super().__setattr__(name, value)
         if name == "encoding":
             for layer in self.layers:
-                # Past torch's bookkeeping: the encoding is a part of the encoder, once, and the
-                # layers only look at it. Else its parameters would be stored once per layer.
-                del layer.attention.encoding
-                object.__setattr__(layer.attention, "encoding", value)
+                _look_at(layer.attention, value)
 
     def embed(self, ids: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n d_model"]:
         """x_0: what the first layer reads.
@@ -159,3 +166,120 @@ class Encoder(nn.Module):
             ValueError: as `embed`, and for padding of another shape or type.
         """
         return self.hidden_states(ids, padding)[-1]
+
+
+class TinyTransformer(nn.Module):
+    """The small model that the notebooks train: a stack of layers with the norms before the parts,
+
+        x <- x + Attention(LayerNorm(x))
+        x <- x + W_2 gelu(W_1 LayerNorm(x))       (left out with d_ff = 0)
+
+    and at the end a linear read-out of LayerNorm(x): n_out numbers for each token.
+
+    Args:
+        encoding: a name that `attnlab.positions.make` knows, or an encoding; shared by the layers.
+        d_ff: width of the feed-forward part; 0 leaves attention alone.
+        n_kv_heads, d_head, windows: as in `MultiHeadAttention`.
+
+    Attributes:
+        layers: `layers[i].attention` is a `MultiHeadAttention`.
+
+    Source: Xiong et al. 2020 (pre-norm); without the feed-forward part, the attention-only models
+    of Elhage et al. 2021.
+
+    Raises:
+        ValueError: for sizes that do not fit together, or an unknown encoding.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        n_out: int,
+        *,
+        d_model: int = 64,
+        n_heads: int = 4,
+        n_layers: int = 2,
+        d_ff: int = 0,
+        encoding: str | positions.Encoding = "rope",
+        causal: bool = True,
+        n_kv_heads: int | None = None,
+        d_head: int | None = None,
+        windows: Windows = None,
+        bias: bool = False,
+        max_len: int = 512,
+    ):
+        super().__init__()
+        if isinstance(encoding, str):
+            encoding = positions.make(
+                encoding, d_model=d_model, n_heads=n_heads, d_head=d_head, max_len=max_len
+            )
+        self.vocab_size, self.causal = vocab_size, causal
+        self.words = nn.Embedding(vocab_size, d_model)
+        self.encoding = encoding
+        self.layers = nn.ModuleList(
+            TinyLayer(
+                MultiHeadAttention(
+                    d_model, n_heads, n_kv_heads=n_kv_heads, d_head=d_head, windows=windows,
+                    bias=bias,
+                ),
+                d_ff,
+            )
+            for _ in range(n_layers)
+        )  # fmt: skip
+        for layer in self.layers:
+            _look_at(layer.attention, encoding)
+        self.norm = nn.LayerNorm(d_model)
+        self.read = nn.Linear(d_model, n_out)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "batch n"],
+        *,
+        padding: Bool[Tensor, "batch n"] | None = None,
+        caches: Sequence[KVCache] | None = None,
+    ) -> Float[Tensor, "batch n n_out"]:
+        """The read-out of each token.
+
+        Args:
+            padding: True = a real token; default all.
+            caches: one for each layer; ids then go on where the caches end.
+
+        Raises:
+            ValueError: for ids that are not whole numbers (batch, n) of the vocabulary.
+        """
+        if ids.dim() != 2 or ids.is_floating_point():
+            raise ValueError(f"ids must be integers (batch, tokens), got {ids.dtype} {ids.shape}")
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
+            raise ValueError(
+                f"ids must lie in 0 ... {self.vocab_size - 1}, "
+                f"got {int(ids.min())} ... {int(ids.max())}"
+            )
+        start = caches[0].seen if caches else 0
+        pos = consecutive(start, start + ids.shape[1], ids.device)
+        x = self.encoding.embed(self.words(ids), pos)
+        for number, layer in enumerate(self.layers):
+            x = self.encoding.at_layer(x, pos, number)
+            x = layer(x, self.causal, padding, caches[number] if caches else None)
+            x = self.encoding.after_layer(x, pos, number)
+        return self.read(self.norm(x))
+
+
+class TinyLayer(nn.Module):
+    """One layer of a `TinyTransformer`."""
+
+    def __init__(self, attention: MultiHeadAttention, d_ff: int):
+        super().__init__()
+        d_model = attention.d_model
+        self.attention, self.attention_norm = attention, nn.LayerNorm(d_model)
+        self.feed_forward = None
+        if d_ff:
+            self.feed_forward = nn.Sequential(
+                nn.LayerNorm(d_model), nn.Linear(d_model, d_ff), nn.GELU(),
+                nn.Linear(d_ff, d_model),
+            )  # fmt: skip
+
+    def forward(self, x, causal, padding, cache) -> Float[Tensor, "batch n d_model"]:
+        x = x + self.attention(
+            self.attention_norm(x), causal=causal, padding=padding, cache=cache
+        )
+        return x if self.feed_forward is None else x + self.feed_forward(x)

@@ -28,6 +28,8 @@ def fit(
     steps: int,
     lr: float,
     label: str | None = None,
+    stop: Callable[[], bool] | None = None,
+    every: int = 50,
 ) -> list[float]:
     """Minimise loss() over the parameters of model; return the loss of every step.
 
@@ -35,22 +37,26 @@ def fit(
     after a linear warm-up over the first tenth of the steps, then down a cosine to lr / 20. With
     a label, a progress bar. Deterministic when loss() draws its data from a seeded generator.
 
+    Args:
+        stop: asked after every `every` steps; True ends the training, such as when an accuracy on
+            other data is reached. The length of the result tells how many steps were made.
+
     Raises:
         FloatingPointError: if the loss stops being a number.
     """
     optimiser = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.98), weight_decay=0.0)
     warm_up = max(1, steps // 10)
 
-    def rate(step: int) -> float:
-        if step < warm_up:
-            return (step + 1) / warm_up
-        done = (step - warm_up) / max(1, steps - warm_up)
+    def rate(at: int) -> float:
+        if at < warm_up:
+            return (at + 1) / warm_up
+        done = (at - warm_up) / max(1, steps - warm_up)
         return 0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     history = []
     with one_thread():
-        for _ in progress(range(steps), label) if label else range(steps):
+        for step in progress(range(steps), label) if label else range(steps):
             value = loss()
             history.append(value.item())
             if not math.isfinite(history[-1]):
@@ -62,4 +68,6 @@ def fit(
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
+            if stop is not None and (step + 1) % every == 0 and stop():
+                break
     return history

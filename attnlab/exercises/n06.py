@@ -231,25 +231,42 @@ def count_with_a_mask(answer):
         out = scaled_dot_product_attention(
             *(t[None, None] for t in (q, k, v)), causal=True
         )[0, 0, :, 0]  # fmt: skip
-        apart = torch.pdist(out[:, None]).min()
-        if apart >= 1e-4:
+        place = torch.arange(n, dtype=torch.float64)
+        if torch.allclose(out, 4 / (place + 4), atol=1e-4):
             continue
         require(
             (v - v[0]).abs().max() > 1e-12,
             "nothing to count: all values are equal, and so is every average of them",
         )
-        first = (q @ k.T / q.shape[-1] ** 0.5).softmax(-1)[1:, 0]
         require(
-            first.min() < 0.5 or n == 2,
-            f"first token too loud: for n = {n} it takes {first.min():.3f} of the weight even with "
-            "everybody visible; make the scores more alike",
+            abs(v[0].item() - 1) < 1e-4,
+            "wrong from the start: the first token sees only itself, so its output is its value, "
+            f"{v[0].item():.3g}; it must be 4/4 = 1",
         )
         require(
-            first.max() > 1e-3,
-            f"first token unheard: for n = {n} its weight is about 0, and all others are alike",
+            abs(v[1].item()) < 1e-4,
+            "the others are heard: their values add to the average; only the first token has one",
+        )
+        scores = (q @ k.T)[1, :2] / q.shape[-1] ** 0.5  # of token 1: the first key, any other key
+        more = (scores[0] - scores[1]).item()
+        require(
+            abs(more) > 1e-4,
+            "counts as one: equal scores give 1/(i + 1); the first token needs a higher score",
+        )
+        require(
+            abs(more + math.log(4)) > 1e-3,
+            "the wrong way round: the first token counts as a quarter; raise its score instead",
+        )
+        require(
+            abs(more - 4) > 1e-3,
+            "exponential forgotten: a score higher by 4 gives e⁴ times the weight, not 4 times",
+        )
+        require(
+            q.shape[-1] == 1 or abs(more * q.shape[-1] ** 0.5 - math.log(4)) > 1e-3,
+            "scale forgotten: attention divides q·k by the root of d",
         )
         require(
             False,
-            f"too close: for n = {n} two places differ by {apart:.0e}; make the values or the "
-            "differences of weight larger",
+            f"not four: with a score higher by {more:.3g} the first token counts as "
+            f"{math.exp(min(more, 50)):.3g} tokens",
         )

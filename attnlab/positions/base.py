@@ -1,6 +1,6 @@
 """The interface of every encoding: one method for each place where a position can enter."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -100,6 +100,13 @@ class Encoding(nn.Module):
     ) -> Float[Tensor, "batch n_heads n_q d_head"] | None:
         """At the output of the heads: what is added to weights @ v, or None."""
         return None
+
+    def for_heads(self, heads: Sequence[int]) -> "Encoding":
+        """The same encoding for some of its heads, by their numbers: for a layer that was pruned.
+
+        An encoding with something of its own for each head overrides this.
+        """
+        return self
 
     @property
     def needs_weights(self) -> bool:

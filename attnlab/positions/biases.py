@@ -3,7 +3,9 @@
 offset = key position - query position, so 0 is the token itself and -1 the one before.
 """
 
+import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -54,7 +56,14 @@ class ALiBi(Encoding):
         self.slopes = alibi_slopes(n_heads)
 
     def relative_bias(self, offset: Tensor) -> Float[Tensor, "n_heads ..."]:
-        return -exact(self.slopes, offset) * offset.abs()
+        return remembered(
+            self, offset, tuple(self.slopes), lambda: -exact(self.slopes, offset) * offset.abs()
+        )
+
+    def for_heads(self, heads: Sequence[int]) -> "ALiBi":
+        part = copy.copy(self)
+        part.slopes = [self.slopes[h] for h in heads]
+        return part
 
     def extra_repr(self) -> str:
         return f"n_heads={len(self.slopes)}"
@@ -131,6 +140,11 @@ class T5Bias(Encoding):
         bucket = remembered(self, offset, sizes, lambda: t5_bucket(offset, *sizes))
         return self.weight.movedim(1, 0)[:, bucket]
 
+    def for_heads(self, heads: Sequence[int]) -> "T5Bias":
+        part = T5Bias(len(heads), self.n_buckets, self.max_distance, self.causal)
+        part.weight = nn.Parameter(self.weight.detach()[:, list(heads)].clone())
+        return part
+
     def extra_repr(self) -> str:
         return (
             f"n_heads={self.weight.shape[1]}, n_buckets={self.n_buckets}, "
@@ -152,7 +166,8 @@ class Sandwich(Encoding):
         super().__init__()
         if d < 2 or d % 2:
             raise ValueError(f"Sandwich needs an even d, got {d}")
-        self.n_heads, self.d, self.base = n_heads, d, base
+        self.ratios = [8 * (h + 1) / n_heads for h in range(n_heads)]
+        self.d, self.base = d, base
 
     def relative_bias(self, offset: Tensor) -> Float[Tensor, "n_heads ..."]:
         def make() -> Tensor:
@@ -161,7 +176,12 @@ class Sandwich(Encoding):
             return torch.cos(offset[..., None].to(omega.dtype) * omega).sum(-1) - self.d / 2
 
         product = remembered(self, offset, (self.d, self.base), make)
-        return product / exact([8 * (h + 1) / self.n_heads for h in range(self.n_heads)], offset)
+        return product / exact(self.ratios, offset)
+
+    def for_heads(self, heads: Sequence[int]) -> "Sandwich":
+        part = copy.copy(self)
+        part.ratios = [self.ratios[h] for h in heads]
+        return part
 
     def extra_repr(self) -> str:
-        return f"n_heads={self.n_heads}, d={self.d}"
+        return f"n_heads={len(self.ratios)}, d={self.d}"
