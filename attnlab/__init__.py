@@ -26,7 +26,7 @@ __all__ = [
     "stats",
 ]
 
-_LATER = {"bench", "cache", "cost", "decompose", "exercises", "explorers", "heads", "models", "plots",
+_LATER = {"cache", "cost", "decompose", "exercises", "explorers", "heads", "models", "plots",
           "pretrained", "tasks", "teach", "train", "windows"}  # fmt: skip
 
 

@@ -8,7 +8,7 @@ one loss for each, (batch,).
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnlab.attention import MultiHeadAttention
+from attnlab.cache import KVCache
+from attnlab.windows import Window
 
 Head = tuple[str, int]
 Scores = dict[str, Float[Tensor, " n_heads"]]
@@ -124,14 +126,16 @@ def gradient_norm(model: nn.Module, losses: Losses) -> Scores:
     try:
         total = losses()
         _per_example(total)
-        found = torch.autograd.grad(total.sum(), list(inputs.values()))
+        found = torch.autograd.grad(total.sum(), list(inputs.values()), allow_unused=True)
     finally:
         for hook in hooks:
             hook.remove()
-    return {  # (batch, n, heads * d_head) -> one norm for each example and head
-        n: g.unflatten(-1, (layers[n].n_heads, -1)).movedim(-2, 1).flatten(2).norm(dim=-1).mean(0)
-        for n, g in zip(inputs, found, strict=True)
-    }
+    scores = {n: torch.zeros(layer.n_heads) for n, layer in layers.items()}
+    for n, gradient in zip(inputs, found, strict=True):
+        if gradient is not None:  # (batch, n, heads * d_head) -> (batch, heads, n, d_head)
+            of_heads = gradient.unflatten(-1, (layers[n].n_heads, -1)).movedim(-2, 1)
+            scores[n] = of_heads.flatten(2).norm(dim=-1).mean(0).cpu()
+    return scores
 
 
 @torch.no_grad()
@@ -183,8 +187,10 @@ def prune(model: nn.Module, heads: Iterable[Head]) -> nn.Module:
         small = _with_heads(layer, stay) if stay else NoHeads(layer)
         if name == "":
             return small
-        parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, small)
+        for parent in list(model.modules()):  # a layer may be used in several places
+            for last, module in parent._modules.items():
+                if module is layer:
+                    parent._modules[last] = small
     return model
 
 
@@ -196,7 +202,12 @@ class NoHeads(nn.Module):
         bias = layer.out_proj.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
-    def forward(self, x: Float[Tensor, "batch n d_model"], *_, **__) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch n d_model"], *_, cache: KVCache | None = None, **__
+    ) -> Tensor:
+        if cache is not None:  # it counts the tokens, for the model to know where it is
+            nothing = x.new_empty(len(x), 0, x.shape[1], 0)
+            cache.append(nothing, nothing)
         return torch.zeros_like(x) if self.bias is None else self.bias.expand_as(x)
 
 
@@ -213,18 +224,15 @@ def _with_heads(layer: MultiHeadAttention, stay: list[int]) -> MultiHeadAttentio
             "many heads from each group, or a whole group"
         )
     windows = layer.windows
-    if isinstance(windows, list):
+    if isinstance(windows, Sequence) and not isinstance(windows, Window):
         windows = [windows[h] for h in stay]
-    small = MultiHeadAttention(
-        layer.d_model, len(stay), n_kv_heads=len(readers), d_head=layer.d_head,
-        bias=layer.in_proj.bias is not None, windows=windows, scale=layer.scale,
-    )  # fmt: skip
-    encoding = None if layer.encoding is None else layer.encoding.for_heads(stay)
-    if encoding is layer.encoding and "encoding" not in layer._modules:
-        object.__setattr__(small, "encoding", encoding)  # it belongs to the model around the layer
-    else:
-        del small.encoding
-        small.encoding = encoding
+    with torch.random.fork_rng(devices=[]):  # fresh parameters are drawn, then replaced
+        small = MultiHeadAttention(
+            layer.d_model, len(stay), n_kv_heads=len(readers), d_head=layer.d_head,
+            bias=layer.in_proj.bias is not None, windows=windows, scale=layer.scale,
+        )  # fmt: skip
+        encoding = None if layer.encoding is None else layer.encoding.for_heads(stay)
+    _give_encoding(small, encoding, layer)
     small.temperature, small.backend = layer.temperature, layer.backend
     if layer.gates is not None:
         small.gates = layer.gates[..., stay]
@@ -236,14 +244,29 @@ def _with_heads(layer: MultiHeadAttention, stay: list[int]) -> MultiHeadAttentio
             for part in (0, 1)
         ),
     ])  # fmt: skip
-    with torch.no_grad():
-        small.in_proj.weight = nn.Parameter(layer.in_proj.weight[keep].clone())
-        columns = _rows(stay, layer.d_head)
-        small.out_proj.weight = nn.Parameter(layer.out_proj.weight[:, columns].clone())
-        if layer.in_proj.bias is not None:
-            small.in_proj.bias = nn.Parameter(layer.in_proj.bias[keep].clone())
-            small.out_proj.bias = nn.Parameter(layer.out_proj.bias.clone())
+
+    def part(whole: nn.Parameter, rows) -> nn.Parameter:
+        return nn.Parameter(whole.detach()[rows].clone(), whole.requires_grad)
+
+    old_in, old_out, everything = layer.in_proj, layer.out_proj, slice(None)
+    small.in_proj.weight = part(old_in.weight, keep)
+    small.out_proj.weight = part(old_out.weight, (everything, _rows(stay, layer.d_head)))
+    if old_in.bias is not None:
+        small.in_proj.bias = part(old_in.bias, keep)
+        small.out_proj.bias = part(old_out.bias, everything)
     return small.train(layer.training)
+
+
+def _give_encoding(new: MultiHeadAttention, encoding, old: MultiHeadAttention) -> None:
+    """Let a new layer use an encoding as the old one used its own: one that belongs to the model
+    around the layer is not stored with the layer too."""
+    if encoding is None:
+        return
+    del new.encoding
+    if encoding is old.encoding and "encoding" not in old._modules:
+        object.__setattr__(new, "encoding", encoding)
+    else:
+        new.encoding = encoding
 
 
 def _rows(heads: list[int], d_head: int) -> Tensor:
@@ -288,11 +311,13 @@ def share_heads(layer: MultiHeadAttention, n_kv_heads: int) -> MultiHeadAttentio
         raise ValueError(
             f"{n_kv_heads} does not divide the layer's {layer.n_kv_heads} key/value heads"
         )
-    shared = MultiHeadAttention(
-        layer.d_model, layer.n_heads, n_kv_heads=n_kv_heads, d_head=layer.d_head,
-        encoding=layer.encoding, bias=layer.in_proj.bias is not None, windows=layer.windows,
-        scale=layer.scale,
-    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):  # fresh parameters are drawn, then replaced
+        shared = MultiHeadAttention(
+            layer.d_model, layer.n_heads, n_kv_heads=n_kv_heads, d_head=layer.d_head,
+            bias=layer.in_proj.bias is not None, windows=layer.windows, scale=layer.scale,
+        )  # fmt: skip
+    shared.to(layer.in_proj.weight)
+    _give_encoding(shared, layer.encoding, layer)
 
     def pooled(rows: Tensor) -> Tensor:
         """(n_kv_heads * d_head, ...) of many heads to that of few"""
@@ -305,8 +330,10 @@ def share_heads(layer: MultiHeadAttention, n_kv_heads: int) -> MultiHeadAttentio
                 q, k, v = old.split(layer._sizes)
                 new.copy_(torch.cat([q, pooled(k), pooled(v)]))
         shared.out_proj.load_state_dict(layer.out_proj.state_dict())
-    shared.temperature, shared.backend = layer.temperature, layer.backend
-    return shared.to(layer.in_proj.weight).train(layer.training)
+    shared.temperature, shared.backend, shared.gates = (
+        layer.temperature, layer.backend, layer.gates,
+    )  # fmt: skip
+    return shared.train(layer.training)
 
 
 def _checked(model: nn.Module, heads: Iterable[Head]) -> set[Head]:

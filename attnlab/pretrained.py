@@ -513,7 +513,7 @@ def load_encoder(
     Args:
         cache: folder to keep the files in; default $ATTNLAB_CACHE or the platform's cache.
         allow_download: False never uses the network.
-        allow_random: False raises instead of going on with random weights.
+        allow_random: False raises instead of going on with random parameters.
         progress: as in `fetch`.
 
     Raises:

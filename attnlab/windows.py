@@ -91,6 +91,37 @@ def receptive_field(
     return reach
 
 
+class Blocks(NamedTuple):
+    """How `blocked_attention` cuts a text of n tokens up for a window: into `step` interleaved
+    texts of `length` tokens, each of them into `n_blocks` blocks of `block` queries. A block meets
+    `span` keys: its own, `width` before and `after` behind."""
+
+    step: int
+    length: int
+    block: int
+    n_blocks: int
+    width: int
+    after: int
+
+    @property
+    def span(self) -> int:
+        return self.width + self.block + self.after
+
+    @property
+    def products(self) -> int:
+        """Query-key products of one head: about n * width / dilation, never n * n for a large n."""
+        return self.step * self.n_blocks * self.block * self.span
+
+
+def blocks_of(n: int, window: Window, causal: bool) -> Blocks:
+    """The cut for n >= 1 tokens. Windows and dilations beyond the text count as the text's size."""
+    step = min(window.dilation, n)
+    length = -(-n // step)  # filled up at the end
+    width = min(window.width // window.dilation, length - 1)
+    block = min(max(width, LEAST_BLOCK), length)
+    return Blocks(step, length, block, -(-length // block), width, 0 if causal else width)
+
+
 Heads = Float[Tensor, "batch n_heads n d_head"]
 
 
@@ -115,13 +146,12 @@ def blocked_attention(
 
     Source: Beltagy et al. 2020 (Longformer), section 3.1 and appendix A.
     """
-    width, step = window.width // window.dilation, window.dilation
     batch, n_heads, n, _ = q.shape
-    length = -(-n // step)  # of each interleaved text, filled up at the end
-    block = min(max(width, LEAST_BLOCK), length)
-    after = 0 if causal else width
-    n_blocks = -(-length // block)
-    span = width + block + after  # keys that a block of queries meets
+    if n == 0:
+        return v
+    cut = blocks_of(n, window, causal)
+    step, length, block, n_blocks, width, after = cut
+    span = cut.span
 
     def interleaved(t: Tensor) -> Tensor:
         """(batch, heads, n, d) -> (batch * step, heads, n_blocks * block, d)"""
@@ -149,8 +179,10 @@ def blocked_attention(
     # A query that is filling may see nothing: let it see all, so that no row is empty.
     mask = mask | ~mask.any(-1, keepdim=True)
     mask = mask.flatten(0, 1)[:, None].repeat(batch, 1, 1, 1)
-    table = None if relative_bias is None else relative_bias(offset * step)
+    each = torch.arange(1 - block - width, span - width, device=q.device)  # every offset once
+    table = None if relative_bias is None else relative_bias(each * step)
     if table is not None:
+        table = table[:, offset - each[0]]
         mask = table[None].to(q.dtype).masked_fill(~mask, -torch.inf)
     out = F.scaled_dot_product_attention(
         blocks, stretches(k), stretches(v), attn_mask=mask, scale=scale

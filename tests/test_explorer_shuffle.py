@@ -125,7 +125,7 @@ def test_the_model_gives_what_its_forward_pass_gives(encoder):
     assert explorer.by_word.max() > 1e-3
     assert not any(layer.causal for layer in encoder.model.layers), "left as it was"
     assert type(encoder.model.encoding) is positions.Learned
-    assert "RANDOM WEIGHTS." in explorer.notes
+    assert "RANDOM PARAMETERS." in explorer.notes
     explorer.n_layers = 4
     assert explorer.message == "The model has 3 layers, not 4."
 

@@ -222,9 +222,9 @@ def test_a_random_model_says_so_in_every_picture(encoder):
     for layer in range(3):
         explorer.layer = layer
         head, _ = sent(explorer)
-        assert head["where"] == f", layer {layer} — RANDOM WEIGHTS"
+        assert head["where"] == f", layer {layer} — RANDOM PARAMETERS"
         assert "made for a test" in head["notes"][0]
-    assert "RANDOM WEIGHTS" in explorer._repr_mimebundle_()[1]["image/png"]["alt"]
+    assert "RANDOM PARAMETERS" in explorer._repr_mimebundle_()[1]["image/png"]["alt"]
 
 
 def test_a_replaced_encoding_leaves_the_model_as_it_was(encoder):

@@ -1,4 +1,4 @@
-"""The encoder: equal to transformers.BertModel, and open to being taken apart."""
+"""The encoder: equal to transformers.BertModel, and open to being taken apart; the tiny model."""
 
 import copy
 
@@ -7,7 +7,8 @@ import torch
 
 from attnlab import positions
 from attnlab.attention import MultiHeadAttention, capture
-from attnlab.models import Encoder, EncoderConfig
+from attnlab.cache import KVCache
+from attnlab.models import Encoder, EncoderConfig, TinyTransformer
 from attnlab.pretrained import read_model
 from bert_reference import largest_differences, small_bert
 
@@ -216,3 +217,45 @@ def test_bad_sizes():
         Encoder(EncoderConfig(d_model=24, n_heads=5))
     with pytest.raises(ValueError, match="unknown encoding 'wrong'"):
         Encoder(EncoderConfig(vocab_size=9, n_layers=1, d_model=24, n_heads=4, encoding="wrong"))
+
+
+@pytest.mark.parametrize("name", positions.names())
+@pytest.mark.parametrize("options", [{}, {"n_kv_heads": 1, "windows": [2, None], "d_ff": 8}])
+def test_a_tiny_transformer_decodes_as_it_reads(name, options):
+    torch.manual_seed(0)
+    model = TinyTransformer(
+        9, 5, d_model=16, n_heads=2, n_layers=2, encoding=name, max_len=20, **options
+    )
+    ids = torch.randint(9, (3, 11))
+    caches = [KVCache() for _ in model.layers]
+    with torch.no_grad():
+        whole = model(ids)
+        parts = [model(part, caches=caches) for part in ids.split([4, 1, 1, 5], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-5)
+    assert not torch.isclose(model(ids)[:, -1], model(ids.flip(1))[:, 0]).all()
+
+
+def test_a_tiny_transformer_stores_its_encoding_once():
+    model = TinyTransformer(9, 5, encoding="t5")
+    assert [name for name in model.state_dict() if "encoding" in name] == ["encoding.weight"]
+    assert all(layer.attention.encoding is model.encoding for layer in model.layers)
+
+
+def test_padding_of_a_tiny_transformer():
+    torch.manual_seed(0)
+    model = TinyTransformer(9, 5, causal=False)
+    ids = torch.randint(9, (1, 6))
+    longer = torch.cat([ids, torch.zeros(1, 3, dtype=torch.long)], 1)
+    real = torch.arange(9)[None] < 6
+    with torch.no_grad():
+        torch.testing.assert_close(model(longer, padding=real)[:, :6], model(ids))
+
+
+@pytest.mark.parametrize("ids, message", [
+    (torch.zeros(3, dtype=torch.long), r"ids must be integers \(batch, tokens\)"),
+    (torch.zeros(1, 3), r"ids must be integers"),
+    (torch.full((1, 3), 9), r"ids must lie in 0 ... 8, got 9 ... 9"),
+])  # fmt: skip
+def test_bad_ids_of_a_tiny_transformer(ids, message):
+    with pytest.raises(ValueError, match=message):
+        TinyTransformer(9, 5)(ids)

@@ -53,7 +53,7 @@ class Picture:
         head: what the page needs, as JSON.
         numbers: a float32 tensor beside it; what it means is a matter between `_picture` and its
             JavaScript.
-        notes: sentences that belong to the picture and stand below it ("random weights").
+        notes: sentences that belong to the picture and stand below it ("random parameters").
         message: for the message line, when there is something to say but nothing is wrong.
     """
 

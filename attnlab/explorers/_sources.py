@@ -198,7 +198,7 @@ def from_model(encoder, text: str, *, layer: int, encoding: str) -> Looks:
         for number, before in enumerate(model.layers[:layer]):
             x = place.after_layer(before(place.at_layer(x, pos, number)), pos, number)
         q, k, _ = attention.heads(place.at_layer(x, pos, layer))
-    where = f", layer {layer}" + (" — RANDOM WEIGHTS" if encoder.is_random else "")
+    where = f", layer {layer}" + (" — RANDOM PARAMETERS" if encoder.is_random else "")
     return Looks(
         q, k, place, tokens, n_text, where, tuple(notes), attention.windows, attention.scale
     )

@@ -196,7 +196,7 @@ class ShuffleExplorer(Explorer):
             "the ends and count in the mean.",
         ]
         if encoder.is_random:
-            notes.insert(0, "RANDOM WEIGHTS.")
+            notes.insert(0, "RANDOM PARAMETERS.")
         place = model.encoding
         if self.encoding != config.encoding:
             place = _sources.make_encoding(

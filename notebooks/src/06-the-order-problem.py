@@ -14,6 +14,7 @@
 
 # %% tags=["setup"] slideshow={"slide_type": "skip"}
 import itertools
+import math
 from collections import Counter
 
 import matplotlib.pyplot as plt
@@ -45,7 +46,8 @@ torch.manual_seed(0);
 # | **invariant** | $f(PX) = f(X)$: the result does not change | the mean of the rows |
 # | **equivariant** | $f(PX) = P\,f(X)$: the result is shuffled in the same way | doubling each row |
 #
-# Attention takes three inputs, $Q$, $K$ and $V$, each of shape $(n, d_k)$. Let us shuffle them.
+# Attention, written $\mathrm{Att}(Q, K, V)$, takes three inputs, each of shape $(n, d_k)$. Let us
+# shuffle them.
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -100,7 +102,7 @@ claim("Attention is not invariant: Att(PQ, PK, PV) is not Att(Q, K, V) (largest 
 # "permutation *invariance*". The formula is right and the word is wrong. You will see below that the
 # difference matters.
 #
-# Something in attention *is* invariant, though.
+# What if only some of the three are shuffled?
 
 # %%
 guess = predict(
@@ -132,7 +134,7 @@ claim("Shuffling K and V together changes nothing.", largest(keys_values - out),
       source="this cell", id=1)
 claim("Shuffling Q alone shuffles the rows of the output.", largest(queries - out[order]),
       below=1e-12, source="this cell", id=1)
-claim("Shuffling V alone is another function: keys get the values of others.",
+claim("Shuffling V alone does neither (smaller difference): keys get the values of others.",
       min(largest(only_values - out), largest(only_values - out[order])), above=0.1,
       source="this cell", id=1)
 
@@ -143,7 +145,7 @@ claim("Shuffling V alone is another function: keys get the values of others.",
 #
 # 1. scores: $(PQ)(PK)^\top/\sqrt{d_k} = P S P^\top$. Rows and columns are shuffled.
 # 2. weights: the softmax works on each row by itself and on all keys alike, so
-#    $\mathrm{softmax}(PSP^\top) = P A P^\top$.
+#    $\mathrm{softmax}(PSP^\top) = P A P^\top$ with $A = \mathrm{softmax}(S)$.
 # 3. output: $P A P^\top\, P V = P\,(A V)$.
 #
 # Everything else in a transformer layer (the projections, the residual connection, *LayerNorm*,
@@ -176,9 +178,9 @@ claim("A stack of three whole layers without positions is equivariant (largest d
 # > The mouse chased the cat
 # > Chased the cat mouse the
 #
-# What such a model can see is the **bag** of the tokens: which ones there are and how often, without
-# their order. We give each token a random vector and send the sentences through two layers of
-# attention without positions.
+# In a model without positions and without a mask a token sees the **bag** of the tokens: which ones
+# there are and how often, without their order. We give each token a random vector and send the
+# sentences through two layers of attention without positions.
 
 # %%
 torch.manual_seed(1)
@@ -203,7 +205,7 @@ sat = ["The cat sat on the mat .", "Sat the on cat the mat ."]
 
 # %%
 guess = predict(
-    "The mean over the outputs of all tokens is all we get to see (a *pooled read-out*). Which of "
+    "The mean over the outputs of all tokens is all we get to see (a pooled read-out). Which of "
     "the three sentences, as they are written above, can it tell apart?",
     ["none of them: all three have the same mean", "the third from the first two",
      "the second from the first", "all three from each other"],
@@ -260,6 +262,7 @@ claim("A maximum over the tokens instead of the mean is as blind (pooled differe
 # ### One word, two roles
 #
 # Without a pooled read-out, is all well? The rows of the output come in another order, after all.
+# We measure distances in **lengths**: 1 is the mean length of an output vector.
 
 # %%
 guess = predict(
@@ -305,11 +308,12 @@ def distance_map(distances, titles, rows, columns):
     return fig
 
 
+different = apart[apart > 1e-6]
 figure(
     distance_map([apart], ["no positions, no mask"], *names),
     alt="Distances between the output vectors of 'the cat chased the mouse' (rows) and 'the mouse "
     "chased the cat' (columns). Equal words have distance 0 wherever they stand; different words "
-    "are about one length apart.",
+    f"are {different.min():.1f} to {different.max():.1f} lengths apart.",
 )
 claim("'cat' as subject and 'cat' as object have the same output (distance).", cat, below=1e-12,
       source="this cell", id=44)
@@ -366,7 +370,7 @@ print(f"1 and 3, none          {third_without[0]:.5f}   {third_without[1]:.5f}")
 claim("Without positions the real model gives all three sentences, which it reads in lower case, "
       "the same mean and the same 'cat' (cosines).", [*without_positions, *third_without],
       expect=1.0, atol=1e-5, source="all-MiniLM-L6-v2, measured here", id=44, skip=untrained)
-claim("With its positions it tells the 'cat' that chases from the one that is chased (cosine).",
+claim("With its positions the 'cat' that chases and the one that is chased differ (cosine).",
       with_positions[1], below=0.99, source="all-MiniLM-L6-v2, measured here", id=44,
       skip=untrained)
 
@@ -378,19 +382,20 @@ claim("With its positions it tells the 'cat' that chases from the one that is ch
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Try it: shuffle a sentence
 #
-# Above: the words as typed, and as they stand now. Below, two comparisons for each place. *Same
-# word*: how far did the output of this word move, from where it stood before? *Same place*: how far
-# is the output at this place from the one that was here before? The last line is the mean of all
-# outputs. 0 means equal up to rounding; two unrelated vectors are about 1.4 lengths apart.
+# Above: the words as typed, and as they stand now. Below, two distances for each place, in lengths.
+# *Same word*: from the output of this word now to its output in the sentence as typed, wherever it
+# stood. *Same place*: from the output at this place now to the output at this place as typed. The
+# last line does the same for the mean of all outputs. 0 means equal up to rounding; two unrelated
+# vectors of length 1 are about 1.4 apart.
 #
 # 1. "cat" and "mouse" are swapped. Which line is 0 throughout: that of equivariance (same word), or
 #    that of invariance (same place)? What about the mean?
 # 2. Put the sentence back (*As typed*), then swap the two "the". What changes, and why?
 # 3. *Shuffle* a few times; type a sentence of your own. Change **heads**, **d_model**, **layers**. Does
 #    the first line ever leave 0?
-# 4. Choose an **encoding** with "cat" and "mouse" swapped. Now the output of each word changes. Which
-#    encoding makes the smallest difference here?
-# 5. Choose the **real model** with 6 layers. With its learned positions, whose output moves most? Then
+# 4. Choose an **encoding** with "cat" and "mouse" swapped. Now the output of each word changes. With
+#    which do the outputs change more, *learned* or *alibi*?
+# 5. Choose the **real model** with 6 layers. With its learned positions, whose output changes most? Then
 #    set the encoding to none.
 
 # %%
@@ -404,7 +409,8 @@ ShuffleExplorer(
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What a mask does
 #
-# GPT and its relatives are causal: token $i$ sees itself and the tokens before it.
+# GPT and its relatives are causal: token $i$ sees itself and the tokens before it. A model without
+# a mask is called *bidirectional*.
 
 # %%
 guess = predict(
@@ -518,7 +524,7 @@ for name, values in r2.items():
 
 # %%
 fig, ax = plt.subplots(figsize=(6.2, 3.4), layout="constrained")
-place = torch.arange(1, LENGTH)
+place = torch.arange(1, LENGTH)  # reading: of the last seed, with the causal mask
 low, middle, high = reading.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=0)
 ax.fill_between(place, low, high, color="#b8860b", alpha=0.3, label="probe, 10 to 90 % of sentences")
 ax.plot(place, middle, "--", color="#b8860b", label="probe, median")
@@ -526,23 +532,28 @@ ax.plot(place, target, color="#00224e", label="1/(i + 1)")
 ax.set_xlabel("position i")
 ax.set_ylabel("reading of the probe")
 ax.legend()
-figure(fig, alt="The probe's reading against the position, after one random causal layer. Its median "
-       "falls with the position from about 0.4 towards 0.05, as 1/(i + 1) does, with a wide band.")
+figure(fig, alt="The probe's reading against the position, after one random causal layer (the last "
+       f"seed). Its median falls with the position from {middle[0]:.2f} to {middle[-1]:.2f}, less "
+       f"steeply than 1/(i + 1), from {target[0]:.2f} to {target[-1]:.2f}, with a wide band.")
 claim("From one random causal layer a linear probe reads part of the position (R², 5 seeds).",
       r2["causal mask"], above=0.25, source="compare the probes of Haviv et al. 2022", id=43)
 claim("Its input does not, nor does the same layer without a mask (R², 5 seeds each).",
       r2["input"] + r2["no mask"], below=0.03, source="this cell", id=43)
 
 # %% [markdown]
+# The median falls as $1/(i + 1)$ does, less steeply; the wide band says that the reading of a single
+# sentence is rough.
+#
 # Causal models without any encoding exist and learn positions (Haviv et al. 2022; Kazemnejad et al.
-# 2023 prove that they can). "Transformers cannot distinguish word order" holds for those without a
-# mask.
+# 2023 prove that they can). "Transformers cannot distinguish word order" holds for those without an
+# encoding *and* without a mask.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Train it: who did it?
 #
 # Enough of random parameters. A small language: "the X chases the Y", with X and Y two different
-# nouns out of 20, and five verbs. The model must name X, the one who did it.
+# nouns out of 20 (n0 … n19), and five verbs (v0 … v4). The model must name X, the one who did it. It
+# has one layer of attention, and names the noun from the mean over the outputs.
 #
 # We train it without an encoding and with four. *Sinusoidal* and *learned* add a vector for the
 # position to each token (notebooks 7 and 8). *RoPE* rotates queries and keys by their position
@@ -601,8 +612,8 @@ SEEDS = range(5)
 
 # %%
 guess = predict(
-    "Without an encoding and without a mask, after training: in how many sentences does the model "
-    "name the one who did it?",
+    "Without an encoding and without a mask, read from the mean: in how many sentences does the "
+    "trained model name the one who did it?",
     ["about 1 in 20: it cannot know a thing", "about half", "about three quarters", "nearly all"],
     id="06-training",
 )
@@ -615,14 +626,14 @@ runs = {name: [train(task, name, seed) for seed in SEEDS]
 right = {name: [r for r, _ in results] for name, results in runs.items()}
 for name in encodings:
     print(f"{name:10} right: {'  '.join(f'{r:.3f}' for r in right[name])}   "
-          f"one of the two nouns: {min(pair for _, pair in runs[name]):.3f} or more")
+          f"one of the two nouns, worst seed: {min(pair for _, pair in runs[name]):.3f}")
 
 # %%
 mean_none = sum(right["none"]) / len(SEEDS)
 guess.reveal(
     min(range(4), key=lambda i: abs((0.05, 0.5, 0.75, 1.0)[i] - mean_none)),
-    "It learns that one of the two nouns must be the answer, and which two they are. Between them it "
-    "can only toss a coin: the bag is the same for both answers.",
+    "It learns to name one of the two nouns that are there. Which of them is a coin toss: the bag is "
+    "the same for both answers.",
 )
 
 # %%
@@ -634,15 +645,15 @@ figure(
 )
 claim("Without an encoding who did it is a coin toss (share right, 5 seeds).", right["none"],
       between=(0.44, 0.56), source="this training", id=43)
-claim("Though it does know which two nouns are there (share that names one of them, 5 seeds).",
+claim("It does name one of the two nouns that are there (share, 5 seeds).",
       [pair for _, pair in runs["none"]], above=0.99, source="this training", id=44)
 for name in encodings[1:]:
     claim(f"With {name}: solved (share right, 5 seeds).", right[name], above=0.97,
           source="this training", id=43)
 
 # %% [markdown]
-# An encoding is needed for *this* question. For "which two nouns are there?" none was needed: how
-# much a task depends on positions is a property of the task.
+# This model needs an encoding to say *who did it*. To name *one of the two* it needs none: how much
+# positions matter depends on the task.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Can the mask replace the encoding?
@@ -692,8 +703,9 @@ claim("After two layers it has not (difference; random parameters).", last[2], a
       source="this cell", id=43)
 
 # %% [markdown]
-# **Where you read matters.** The same single causal layer, read at *all* tokens (the mean) instead
-# of at the last one:
+# **Where you read matters.** A single causal layer again, on the sentences without the full stop, but
+# read at *all* tokens (the mean). The earlier noun is seen by more tokens than the later one, and that
+# reaches the mean:
 
 # %%
 mean_of_one = [train(task, "none", seed, causal=True)[0] for seed in range(3)]
@@ -783,8 +795,8 @@ ShuffleExplorer(
 #
 # A common list of requirements: (1) every position has a code of its own; (2) distances can be read
 # off; (3) it works for longer texts than those of training; (4) it costs little. Is (1) necessary? If
-# a model had a code for each position, moving all tokens 100 places on (`pos + 100`) would change
-# what it computes.
+# the output depended on which position each token has, it would change when all tokens move 100
+# places on (`pos + 100`).
 
 # %%
 torch.manual_seed(0)
@@ -804,10 +816,10 @@ for name in ("sinusoidal", "learned", "rope", "t5", "alibi"):
           f"input changed by {changes_input[name]:.1f}")
 
 # %%
-claim("RoPE, T5 and ALiBi give no position a code of its own: moving all tokens by 100 changes "
-      "nothing. (RoPE and T5 solved the task above.)", [moved[n] for n in ("rope", "t5", "alibi")],
-      below=1e-9, source="Su et al. 2021; Raffel et al. 2020; Press et al. 2022", id=47)
-claim("Sinusoidal and learned encodings do (change of the output).",
+claim("With RoPE, T5 and ALiBi moving all tokens by 100 changes nothing (change of the output).",
+      [moved[n] for n in ("rope", "t5", "alibi")], below=1e-9,
+      source="Su et al. 2021; Raffel et al. 2020; Press et al. 2022", id=47)
+claim("With a sinusoidal or a learned encoding it does (change of the output).",
       [moved[n] for n in ("sinusoidal", "learned")], above=0.01, source="this cell", id=47)
 claim("'Add a vector to each word' is one way among others: RoPE, T5 and ALiBi leave the input "
       "as it is (change).", [changes_input[n] for n in ("rope", "t5", "alibi")], equals=0.0,
@@ -818,10 +830,10 @@ claim("'Add a vector to each word' is one way among others: RoPE, T5 and ALiBi l
 #
 # | wish | what speaks against calling it a requirement |
 # |---|---|
-# | a code for each position | RoPE, T5, ALiBi have none (measured above); a causal model solved "who did it?" with no encoding at all (two layers, above) |
+# | a code for each position | with RoPE, T5 and ALiBi the output does not depend on it (measured above), and RoPE and T5 solved "who did it?"; so did two causal layers with no encoding at all |
 # | distances can be read off | symmetric ALiBi has distances and fails on mirrors; the side matters, too |
 # | works for longer texts | a property to be measured, not built in by a formula: Press et al. 2022 show encodings that break off just past the training length; Kazemnejad et al. 2023 find causal models *without* encoding ahead on several tasks. Notebook 12 (planned) will measure it |
-# | cheap | the table of sinusoids costs nearly nothing, Shaw's relative vectors cost more (notebook 10); people pay when it helps |
+# | cheap | a price is weighed against what it buys: Shaw's relative vectors cost more than a table of sinusoids (notebook 10) |
 #
 # What is *needed* can be said in one sentence: **something must break the symmetry between those
 # orders that the task tells apart.** It can enter at five places:
@@ -830,7 +842,7 @@ claim("'Add a vector to each word' is one way among others: RoPE, T5 and ALiBi l
 # |---|---|---|
 # | the input | sinusoidal, learned: a vector added to each token | [7](07-sinusoidal.ipynb), [8](08-putting-positions-in.ipynb) |
 # | queries and keys | RoPE: rotated by the position | [11](11-rope.ipynb) |
-# | the scores | T5, ALiBi, Shaw: a bias by distance and side | [10](10-relative-positions.ipynb) |
+# | the scores | ALiBi: a bias by distance; T5: by distance and side; Shaw: a trained vector for each offset, added to the keys | [10](10-relative-positions.ipynb) |
 # | the mask | causal attention: each token sees another set | this one |
 # | the read-out | a read-out that treats places differently | exercise 6.4 |
 
@@ -936,18 +948,21 @@ check("6.4", ordered_read_out)
 # %% [markdown]
 # ### Exercise 6.5: count with a mask &nbsp; (●●●, 12 minutes)
 #
-# Build a causal head that tells each token its place without any encoding. Return queries, keys and
-# values, `(n, d)`, `(n, d)` and `(n, 1)`. The first token may be special (a start mark); **all others
-# must be alike**, so that nothing but the mask can tell them apart. The outputs must differ from place
-# to place, by at least 0.0001, for each $n$ from 2 to 64.
+# Far from the start the outputs $1/(i+1)$ of the head built above lie close together. They lie further
+# apart there if the first token counts as *four* tokens: then token $i$ averages over $i + 4$, four of
+# which have the value 1, and its output is $4/(i+4)$. Build this head. Return queries, keys and values,
+# `(n, d)`, `(n, d)` and `(n, 1)`, with a `d` of your choice, for each $n$ from 2 to 64. The first token
+# may be special (a start mark); **all others must be alike**, so that nothing but the mask can tell
+# them apart.
 
 # %% tags=["exercise"]
 def count_with_a_mask(n):
-    """q (n, d), k (n, d), v (n, 1); rows 1 ... n - 1 are equal in each."""
+    """q (n, d), k (n, d), v (n, 1); rows 1 ... n - 1 are equal in each; output i is 4/(i + 4)."""
     # BEGIN SOLUTION
-    v = torch.zeros(n, 1)
+    k, v = torch.zeros(n, 1), torch.zeros(n, 1)
+    k[0] = math.log(4)
     v[0] = 1.0
-    return torch.zeros(n, 1), torch.zeros(n, 1), v
+    return torch.ones(n, 1), k, v
     # END SOLUTION
 
 
@@ -955,11 +970,11 @@ def count_with_a_mask(n):
 check("6.5", count_with_a_mask)
 
 # %% [markdown] tags=["hint"]
-# What does token $i$ average if all its scores are equal?
+# The first token must get four times the weight of each other one. Which difference of two scores does
+# that, if a weight is proportional to $e^{\text{score}}$?
 
 # %% [markdown] tags=["hint"]
-# Give the first token another value than the rest. If its score is far above (or below) those of the
-# others, its weight is nearly 1 (or 0) everywhere, and the differences vanish.
+# $e^{\ln 4} = 4$. Attention divides $q \cdot k$ by $\sqrt{d}$; with `d = 1` that changes nothing.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Summary
@@ -978,20 +993,22 @@ check("6.5", count_with_a_mask)
 # ### Questions
 #
 # *How sensitive are tasks to positions?* (Review question 15, begun here, continued in notebook 8.)
-# "Which two nouns?" needs none: it was answered without an encoding. "Who did it?" needs something
-# that breaks the symmetry, and all four encodings did. "cats chase mice" needs more than distances.
+# Naming one of the two nouns needs none: it was done without an encoding. "Who did it?" needs
+# something that breaks the symmetry, and all four encodings did. "cats chase mice" needs more than
+# distances, if the mean is read.
 #
 # *Why does it matter whether one says invariant or equivariant?* An invariant layer would forget which
 # output belongs to which word. Attention does not: it only forgets where the word stood.
 #
-# *Does a decoder need a positional encoding?* Not for "who did it?": two layers are enough if only
+# *Does a causal model need a positional encoding?* Not for "who did it?": two layers are enough if only
 # the last token is read, and one if all are. Whether it is better with one is another question,
 # which a training must answer.
 #
 # ### Common misconceptions
 #
 # - "Attention is permutation invariant": the formula says equivariant. Exercise 6.2 measures it.
-# - "Without positions a transformer cannot know the order": true without a mask; see the two layers.
+# - "Without positions a transformer cannot know the order": true without a mask, if the mean is read;
+#   two causal layers can.
 # - "All positions look the same": equal tokens do.
 # - "A relative encoding knows before from after": symmetric ALiBi does not.
 #

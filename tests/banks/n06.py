@@ -64,17 +64,18 @@ def flat(n):
     return torch.zeros(n, 2), torch.zeros(n, 2), numbers(n, 1.0)
 
 
-def special_key(n):
-    """The first key has another score than the rest, but not far from it."""
-    k = torch.zeros(n, 3)
-    k[0] = 0.5
-    return torch.ones(n, 3), k, -5 * numbers(n, 1.0) + 2
+def with_key(n, score, d=1):
+    k = torch.zeros(n, d)
+    k[0] = score / d
+    return torch.ones(n, d), k, numbers(n, 1.0)
 
 
-def with_key(n, score):
-    k = torch.zeros(n, 1)
-    k[0] = score
-    return torch.ones(n, 1), k, numbers(n, 1.0)
+def others_lower(n):
+    """Three channels, one of them used; the first score is 0, the others are lower."""
+    q, k = torch.zeros(n, 3), torch.randn(1, 3).repeat(n, 1)
+    q[:, 1], k[:, 1] = math.sqrt(3), -math.log(4)
+    k[0, 1] = 0
+    return q, k, numbers(n, 1.0)
 
 
 BANK = {
@@ -149,10 +150,14 @@ BANK = {
         },
     ),
     "6.5": Bank(
-        right=[flat, special_key, lambda n: list(flat(n))],
+        right=[
+            lambda n: with_key(n, math.log(4)),
+            lambda n: list(with_key(n, 2 * math.log(4), d=4)),
+            others_lower,
+        ],
         wrong={
             "positions-smuggled-in": lambda n: (
-                torch.zeros(n, 1), torch.zeros(n, 1), torch.arange(n)[:, None].float()
+                torch.zeros(n, 1), torch.zeros(n, 1), 4 / (torch.arange(n)[:, None] + 4)
             ),
             "positions-smuggled-in#2": lambda n: (
                 torch.ones(n, 1), torch.arange(n)[:, None].float(), numbers(n, 1.0)
@@ -162,9 +167,20 @@ BANK = {
             ),
             "nothing-to-count": lambda n: (torch.zeros(n, 1), torch.zeros(n, 1), torch.ones(n, 1)),
             "nothing-to-count#2": lambda n: (*with_key(n, 1.0)[:2], torch.ones(n, 1)),
-            "first-token-too-loud": lambda n: with_key(n, 50.0),
-            "first-token-unheard": lambda n: with_key(n, -50.0),
-            "too-close": lambda n: (*flat(n)[:2], numbers(n, 0.01)),
+            "counts-as-one": flat,
+            "wrong-from-the-start": lambda n: (*flat(n)[:2], numbers(n, 4.0)),
+            "wrong-from-the-start#2": lambda n: (
+                *with_key(n, math.log(4))[:2], 1 - numbers(n, 1.0)
+            ),
+            "the-others-are-heard": lambda n: (
+                *with_key(n, math.log(4))[:2], numbers(n, 0.5) + 0.5
+            ),
+            "the-wrong-way-round": lambda n: with_key(n, -math.log(4)),
+            "exponential-forgotten": lambda n: with_key(n, 4.0),
+            "scale-forgotten": lambda n: with_key(n, math.log(4), d=4),
+            "not-four": lambda n: with_key(n, math.log2(4)),
+            "not-four#2": lambda n: with_key(n, math.log10(4)),
+            "not-four#3": lambda n: with_key(n, 500.0),
             "tokens-are-rows": lambda n: tuple(t.T for t in flat(n)),
             "wrong-shape": lambda n: (*flat(n)[:2], torch.zeros(n, 2)),
             "q-and-k-differ-in-width": lambda n: (torch.zeros(n, 1), *flat(n)[1:]),

@@ -387,9 +387,9 @@ explorer
         assert shown.control(name).is_disabled()
         assert shown.control(name).get_attribute("aria-valuetext") == value
     assert shown.root.locator(".al-why", has_text="trained").count() == 2
-    assert "layer 0 — RANDOM WEIGHTS" in shown.root.locator(".al-caption").inner_text()
+    assert "layer 0 — RANDOM PARAMETERS" in shown.root.locator(".al-caption").inner_text()
     shown.change(lambda: shown.set_slider("layer", 1))
-    assert "layer 1 — RANDOM WEIGHTS" in shown.root.locator(".al-caption").inner_text()
+    assert "layer 1 — RANDOM PARAMETERS" in shown.root.locator(".al-caption").inner_text()
     shown.change(lambda: shown.control("encoding").select_option("alibi"))
     assert "never saw these" in shown.root.locator(".al-notes").inner_text()
     shown.change(lambda: shown.control("source").select_option("random"))

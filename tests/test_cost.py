@@ -1,12 +1,10 @@
-"""Counts against torch's own counters, entropy against its definition."""
-
-import math
+"""Counts against torch's own counters."""
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnlab import MultiHeadAttention, cost, stats
+from attnlab import MultiHeadAttention, cost
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -36,9 +34,3 @@ def test_cost_errors_say_what_to_do():
         cost.attention_flops(10, 64, 8, n_kv_heads=3)
     with pytest.raises(ValueError, match="n_kv_heads = 0 does not divide"):
         cost.attention_parameters(64, 0)
-
-
-def test_entropy():
-    weights = torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0], [0] * 4])
-    expected = torch.tensor([0, math.log(4), math.log(2), 0])
-    torch.testing.assert_close(stats.entropy(weights), expected)
