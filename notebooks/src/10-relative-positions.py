@@ -68,8 +68,8 @@ claim(
 )
 
 # %% [markdown]
-# `attnlab` calls a table like this `relative_bias`. To invent a relative encoding is to write that one
-# method. Ours, beside the formula:
+# In `attnlab` the method `relative_bias` of an encoding turns offsets into this bias. A new encoding of
+# this kind needs no other method. Ours, beside the formula:
 
 # %%
 class Table(Encoding):
@@ -140,13 +140,13 @@ guess.reveal(
 
 # %%
 claim("Relative encodings: a shift of all positions leaves the output as it was.", relative,
-      below=1e-12, source="Shaw et al. 2018, section 3", id=66)
+      below=1e-12, source="the scores depend on j - i only", id=66)
 claim("Sinusoidal positions at the input: the output changes.", changes["sinusoidal"], above=0.05,
       source="this cell", id=66)
 
 # %% [markdown]
 # Mind what is invariant: the layer, when the *numbering* moves. Put a sentence behind a long
-# introduction, and its tokens have new keys to look at; that changes the output under every encoding.
+# introduction, and its tokens have new keys to look at; that can change the output under every encoding.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Shaw: a vector for each offset
@@ -158,7 +158,7 @@ claim("Sinusoidal positions at the input: the output changes.", changes["sinusoi
 # o_i = \sum_j a_{ij}\left(v_j + r^V_{c(j-i)}\right)$$
 #
 # where $a_{ij}$ are the weights and $c$ **clips** the offset: below $-C$ it is $-C$, above $C$ it is
-# $C$. So each table has $2C + 1$ rows, however long the text. Ours are shared by all heads. Summaries often
+# $C$. So each table has $2C + 1$ rows, however long the text. Ours are shared by all heads. Some summaries
 # leave out the second formula, the **value side**: it tells the output from how far the content came.
 
 # %%
@@ -224,18 +224,19 @@ shaw.key_table.data, shaw.value_table.data = r_key, r_value
 library = attnlab.scaled_dot_product_attention(
     *(t[None, None] for t in (q, k, v)), encoding=shaw
 )[0, 0].detach()
-print(f"n = 2,048: {needed / 2**20:,.0f} MiB become {short / 2**10:,.0f} KiB")
+print(f"n = 2,048: by_row has {short / 2**10:,.0f} KiB, vectors had {needed / 2**20:,.0f} MiB; "
+      f"the scores themselves have {2048 * 2048 * element.element_size() / 2**20:.0f} MiB")  # fmt: skip
 claim("Scores and outputs without the large tensor equal those with it; so do attnlab's.",
       [(fast_scores - scores).abs().max(), (fast_out - out).abs().max(),
        (library - out).abs().max()],
-      below=1e-12, source="Shaw et al. 2018, section 3.3; Huang et al. 2018 (skewing)", id=64)
+      below=1e-12, source="same sums, reordered; compare Huang et al. 2018, section 3.4", id=64)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Is the value side a detail?
 
 # %%
 guess = predict(
-    "All numbers in q, k, v and in both tables are random with variance 1. We drop the value side. By "
+    "64 tokens, clip 8; q, k, v and both tables are random with variance 1. We drop the value side. By "
     "how much does the output change, compared with its length?",
     ["by about 1 %", "by about 10 %", "by more than half"],
     id="10-value-side",
@@ -303,13 +304,13 @@ claim("Under T5's start, q·k itself has standard deviation 1: the root is insid
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### T5 with a root too many
 #
-# Suppose somebody loads T5's parameters into a layer that divides by $\sqrt{d_k}$ as usual. Nothing
+# Suppose somebody starts with T5's parameters in a layer that divides by $\sqrt{d_k}$ as usual. Nothing
 # fails. To say how different two rows of weights $a$ and $a'$ are we use the *total variation*,
 # $\frac12\sum_j |a_{ij} - a'_{ij}|$: the share of the weight that lies on other keys.
 
 # %%
 guess = predict(
-    "T5's parameters, run with an extra 1/√64. What share of the weight lies on the wrong keys?",
+    "T5's initial parameters, run with an extra 1/√64. What share of the weight lies on the wrong keys?",
     ["none: softmax does not see a common factor", "about 3 %", "about a third", "nearly all"],
     id="10-t5-scale",
 )
@@ -328,12 +329,12 @@ print("share on the wrong keys, 5 seeds:", [round(share, 2) for share in wrong_s
 mean_wrong = sum(wrong_share) / 5
 guess.reveal(
     min(range(4), key=lambda i: abs((0.0, 0.03, 1 / 3, 0.95)[i] - mean_wrong)),
-    "Softmax ignores a common *summand*. A common factor is a temperature: divided by 8, "
+    "Softmax ignores a common summand. A common factor is a temperature: divided by 8, "
     "every row is flatter.",
 )
 
 # %%
-claim("T5's parameters with the usual division: the weight that lies on the wrong keys.",
+claim("T5's initial parameters with the usual division: the weight that lies on the wrong keys.",
       wrong_share, between=(0.25, 0.42), source="this cell, without the bias term", id=68)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
@@ -372,7 +373,7 @@ used = len(t5_bucket(far).unique())
 # %%
 guess.reveal(
     [64, 91, 113, 128].index(last_two_sided),
-    "128 is where the *next* bucket would begin. The last one begins a whole step before it, at the "
+    "128 is where the next bucket would begin. The last one begins a whole step before it, at the "
     f"first distance above 8·16^(7/8) = {8 * 16 ** (7 / 8):.1f}.",
 )
 
@@ -383,6 +384,9 @@ claim("Causal: at distance 113.", last_causal, equals=113,
       source="16·8^(15/16) = 112.4", id=68)
 claim("Both directions use 31 of the 32 buckets: a key after the query is never at distance 0.",
       used, equals=31, source="this cell", id=68)
+
+# %% [markdown]
+# Each step of a staircase is a bucket; the dotted lines mark where the last one begins.
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
@@ -408,7 +412,7 @@ figure(
 
 # %%
 t5 = positions.T5Bias(8)
-claim("T5 with 8 heads: 32·8 parameters for positions, in all layers together.",
+claim("T5's one table, with 8 heads: 32·8 parameters.",
       sum(p.numel() for p in t5.parameters()), equals=256, source="Raffel et al. 2020, 2.1", id=69)
 claim("A number for each offset of a 512-token text would need (2n - 1)·h.",
       Table(torch.zeros(8, 2 * 512 - 1)).table.numel(), equals=8184, source="this cell", id=68)
@@ -421,7 +425,8 @@ claim("A number for each offset of a 512-token text would need (2n - 1)·h.",
 # $$s_{ij} = \frac{q_i\cdot k_j}{\sqrt{d_k}} - m_h\,(i - j)\,,\quad j \le i\,,\qquad
 # m_h = 2^{-8h/H},\ \ h = 1 \dots H$$
 #
-# The slopes $m_h$ are a geometric series, fixed before training: steep heads look near, flat ones far.
+# The slopes $m_h$ are a geometric series ($H$ a power of two), fixed before training: steep heads
+# look near, flat ones far.
 # It was made for a causal mask, so $i - j$ is never negative.
 
 # %%
@@ -434,7 +439,8 @@ claim("Nothing is trained.", len(list(alibi.parameters())), equals=0,
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Where does the root go?
 #
-# The formula is often printed without the root: score $= q\cdot k - m\,|i-j|$. Take 512 tokens,
+# The formula is often printed without the root, score $= q\cdot k - m\,|i-j|$, in the paper too, where a
+# footnote says so. Take 512 tokens,
 # $d_k = 64$ and $m = 1/16$, and queries and keys with random entries of variance 1. Entropy says how
 # spread out a row of weights is; the *lookback* is the mean distance, $\sum_j a_{ij}(i-j)$.
 
@@ -444,7 +450,7 @@ guess = predict(
     [
         "do not change",
         "become flatter, and follow the straight line more closely",
-        "become sharper, and content drowns the straight line",
+        "become sharper, and follow the straight line less",
     ],
     id="10-alibi-root",
 )
@@ -452,7 +458,7 @@ guess
 
 # %%
 def alibi_rows(seed, content, n=512, d_k=64, m=1 / 16):
-    """Entropy and lookback, mean over queries, when q·k is multiplied by `content`."""
+    """Entropy and lookback, mean over queries, when q·k is multiplied by `content`; slope m."""
     generator = torch.Generator().manual_seed(seed)
     q, k = (torch.randn(n, d_k, generator=generator) for _ in range(2))
     place = torch.arange(n)
@@ -464,8 +470,9 @@ def alibi_rows(seed, content, n=512, d_k=64, m=1 / 16):
 
 
 measured = {}
-for name, content in (("line alone (q·k = 0)", 0.0), ("q·k / √64", 1 / 8), ("q·k", 1.0)):
-    rows = [alibi_rows(seed, content) for seed in range(5)]
+for name, content, m in (("line alone (q·k = 0)", 0.0, 1 / 16), ("q·k / √64", 1 / 8, 1 / 16),
+                         ("q·k", 1.0, 1 / 16), ("q·k, no line", 1.0, 0.0)):  # fmt: skip
+    rows = [alibi_rows(seed, content, m=m) for seed in range(5)]
     measured[name] = [sum(column) / 5 for column in zip(*rows, strict=True)]
     print(f"{name:20}: entropy {measured[name][0]:.2f} nats, lookback {measured[name][1]:.1f} tokens")
 
@@ -474,8 +481,8 @@ right, without = measured["q·k / √64"], measured["q·k"]
 gap = without[0] - right[0]
 guess.reveal(
     0 if abs(gap) < 0.1 else 1 if gap > 0 else 2,
-    "Undivided scores are 8 times as large and the slope is still 1/16. The row goes to whichever key "
-    "matches best, however far away.",
+    "Undivided, one standard deviation of q·k is 8, worth 128 tokens of distance at slope 1/16; divided "
+    "it is worth 16. Content counts for more, though the line still shortens the lookback.",
 )
 
 # %%
@@ -483,6 +490,8 @@ claim("Divided, the lookback is nearly that of the line alone (difference in tok
       abs(right[1] - measured["line alone (q·k = 0)"][1]), below=2.0, source="this cell", id=90)
 claim("Undivided, the lookback is more than twice as long (ratio).", without[1] / right[1],
       above=2.0, source="this cell", id=90)
+claim("But the line still counts: without it the lookback is at least twice as long again (ratio).",
+      measured["q·k, no line"][1] / without[1], above=2.0, source="this cell", id=90)
 claim("Undivided, a row is far sharper (its entropy as a share of that of a divided row).",
       without[0] / right[0], below=0.4, source="Press et al. 2022, footnote 10: the bias is not scaled", id=90)
 
@@ -505,12 +514,12 @@ for m in alibi.slopes:
 claim("The mean lookback is 1/(e^m - 1) (relative difference, 8 slopes).",
       [abs(lb * math.expm1(m) - 1) for lb, m in zip(lookbacks, alibi.slopes, strict=True)],
       below=1e-9, source="mean of a geometric series", id=91)
-claim("90 % of the weight lies within so many tokens, for m = 1/2 … 1/256.", tuple(windows),
-      equals=(5, 10, 19, 37, 74, 148, 295, 590), source="this cell", id=91)
+claim("90 % of the weight lies within so many tokens, the query's own included (m = 1/2 … 1/256).",
+      tuple(windows), equals=(5, 10, 19, 37, 74, 148, 295, 590), source="this cell", id=91)
 
 # %% [markdown]
-# This explains both what ALiBi does well and what it does not. On a longer text the windows stay as
-# they were, so nothing new happens; and what lies beyond the windows is hardly used.
+# On a longer text the windows stay as they were, and the line leaves little weight for what lies beyond
+# them. Content can shift this: these windows are those of the line alone.
 #
 # "The weights decay like $e^{-\alpha|i-j|}$" is sometimes said of attention in general. It is a law for
 # ALiBi without content. We fit a straight line to $\ln a_{ij}$ against the distance, for the last of 512
@@ -573,8 +582,8 @@ claim("One extra channel in the keys, holding m·j, gives causal ALiBi exactly."
 
 # %%
 guess = predict(
-    "ALiBi with |i - j| and no mask reads 'the cat chased the mouse' and then the same words backwards. "
-    "What happens to the output vector of 'cat'?",
+    "A layer with ALiBi, |i - j| and no mask reads 'the cat chased the mouse', and as a second text "
+    "'mouse the chased cat the'. What happens to the output vector of 'cat'?",
     ["nothing: it is the same vector", "it changes a little", "it changes completely"],
     id="10-mirror",
 )
@@ -620,7 +629,8 @@ claim("A causal mask, or a bias that knows the sign of the offset (T5), is not."
 # $$b_{j-i} = \frac{p_i\cdot p_j - \bar d/2}{8h/H},\qquad
 # p_i\cdot p_j = \sum_{c=1}^{\bar d/2}\cos\left(\frac{j-i}{10000^{2c/\bar d}}\right)$$
 #
-# Nothing is trained, and no vector is added to any token.
+# Subtracting $\bar d/2$ makes the bias 0 at offset 0. Nothing is trained, and no vector is added to any
+# token.
 #
 # *Elsewhere* the name is given to $H = \mathrm{Layer}(X + PE_{sin}) + PE_{learned}$, praised as "the
 # best of both". We call that the **hybrid**.
@@ -666,35 +676,38 @@ claim("Sandwich against the logarithm of the distance (R²).", fits["logarithm"]
       between=(0.8, 0.87), source="this cell", id=93)
 claim("Against the distance itself (R²).", fits["line"][1], below=0.7, source="this cell", id=93)
 claim("The slope of the log law is -(d/2)/ln 10⁴ = -6.95.", fits["logarithm"][0],
-      expect=-64 / math.log(10_000), atol=0.1, source="Chi et al. 2023", id=93)
+      expect=-64 / math.log(10_000), atol=0.1, source="64 cosines, evenly over ln 10⁴", id=93)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # A bias that falls like $-c \ln|j-i|$ makes weights that fall like $|j-i|^{-c}$: a power law, with a
-# longer tail than ALiBi's exponential.
+# longer tail than ALiBi's exponential. We compare the flattest heads of both. A power law is a straight
+# line where both axes are logarithmic.
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
-seen = torch.arange(0, 1025)
+seen = torch.arange(0, 8193)
 tails = {}
-for name, bias, style in (
-    ("ALiBi, m = 1/16", alibi.relative_bias(-seen)[3], {"color": "#00224e"}),
-    ("Sandwich, head 8 of 8", sandwich.relative_bias(-seen)[7], {"color": "#b8860b", "ls": "--"}),
+for name, encoding, style in (
+    ("ALiBi, head 8 of 8 (m = 1/256)", alibi, {"color": "#00224e"}),
+    ("Sandwich, head 8 of 8", sandwich, {"color": "#b8860b", "ls": "--"}),
 ):
-    weights = bias.softmax(dim=0)
-    tails[name] = weights[512:].sum().item()
-    ax.loglog(seen[1:], weights[1:], lw=2, label=name, **style)
+    weights = encoding.relative_bias(-seen)[-1].softmax(dim=0)
+    tails[name[:5]] = [weights[start:].sum().item() for start in (512, 4096)]
+    print(f"{name:30}: weight at 512 tokens and beyond {tails[name[:5]][0]:.2f}, "
+          f"at 4,096 and beyond {tails[name[:5]][1]:.1e}")  # fmt: skip
+    ax.loglog(seen[1:], weights[1:], lw=1.5, label=name, **style)
 ax.set_ylim(1e-12, 1)
 ax.set_xlabel("distance (tokens)")
 ax.set_ylabel("weight if all q·k = 0")
-ax.legend()
+ax.legend(loc="lower left")
 figure(
     fig,
-    alt="Weight against distance, both axes logarithmic. Sandwich falls along a wavy straight line; "
-    "ALiBi stays higher up to some 50 tokens and then drops out of the picture.",
+    alt="Weight against distance up to 8,192 tokens, both axes logarithmic. Sandwich falls along a wavy "
+    "straight line; ALiBi is nearly level at first, lies higher at some hundred tokens, and drops "
+    "out of the picture beyond some thousand.",
 )
-claim("At 512 tokens and beyond Sandwich keeps more weight than ALiBi with m = 1/16 (ratio).",
-      tails["Sandwich, head 8 of 8"] / tails["ALiBi, m = 1/16"], above=1000.0,
-      source="this cell", id=93)
+claim("At 4,096 tokens and beyond Sandwich's flattest head keeps more weight than ALiBi's (ratio).",
+      tails["Sandw"][1] / tails["ALiBi"][1], above=1000.0, source="this cell", id=93)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The hybrid
@@ -756,8 +769,9 @@ claim("The published Sandwich has a bias for any offset, here -600 and -100,000.
 #
 # 1. **T5**, then turn **causal mask** on. What happens to the dotted borders of the buckets? Lower
 #    **max distance**: which borders move?
-# 2. **ALiBi** with the causal mask. Go through the **heads** with *head shown*: where does the bright
-#    diagonal end? Compare the mean distance below the picture with $1/m$. Then set the **slope** to its
+# 2. **ALiBi** with the causal mask. Go through the **heads** with *head shown*: how wide is the
+#    bright band? Compare the mean distance below the picture with $1/m$: for which heads is the text too
+#    short for them to agree? Then set the **slope** to its
 #    largest, and to its smallest value.
 # 3. ALiBi *without* the mask: which symmetry of the curve is the blindness to the mirror?
 # 4. **Sandwich**: look for the log law in the lower left curve. Which head looks farthest?
@@ -800,7 +814,7 @@ claim("Parameters for positions of sinusoidal, learned, Shaw, T5, ALiBi and Sand
 # |---|---|---|---|---|
 # | sinusoidal | none | input | – | has a value; new to the model |
 # | learned | $n_{max}\,d_{model}$ | input | – | no row |
-# | Shaw | $2(2C+1)\,d_k$ a layer | keys and values | heads | as distance $C$ |
+# | Shaw | $2(2C+1)\,d_k$ a layer | keys and values | heads (ours) | as distance $C$ |
 # | T5 | $32\,h$ | scores | layers | as the last bucket |
 # | ALiBi | none | scores | layers | same line, same windows |
 # | Sandwich | none | scores | layers | same curve |
@@ -912,7 +926,7 @@ for ax, name in zip(axes, ("T5", "ALiBi"), strict=True):
     with torch.no_grad():
         bias = trained[name].attention.encoding.relative_bias(-back)
     for h, (colour, line, marker) in enumerate(styles):
-        ax.plot(back, bias[h], color=colour, ls=line, marker=marker, ms=5, label=f"head {h}")
+        ax.plot(back, bias[h], color=colour, ls=line, marker=marker, ms=5, label=f"head {h + 1}")
     for b in BACK:
         ax.axvline(b, color="black", lw=0.6, ls=":")
     ax.set_title(name)
@@ -928,7 +942,7 @@ figure(
 
 # %% [markdown]
 # Do not conclude that ALiBi is the worse encoding. It was made to forget what is far, and there are tasks
-# where that helps. What it cannot do is what its shape excludes.
+# where that helps. Here the shape of its bias stood in the way.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
@@ -1054,15 +1068,17 @@ check("10.4", shaw_scores)
 # - A relative encoding depends on the offset: moving all positions together changes nothing.
 # - Shaw needs a `(query, 2C + 1)` product, not an `(n, n, d_k)` tensor.
 # - T5's last bucket begins at 91 (both directions) or 113 (causal).
-# - An ALiBi slope $m$ is a soft window of about $1/m$ tokens; without a mask ALiBi cannot see the order.
+# - An ALiBi slope $m$ is a soft window of about $1/m$ tokens; without a mask ALiBi cannot
+#   tell a text from its mirror image.
 # - Sandwich, as published, is a bias and falls like a logarithm.
 #
 # ### Questions
 #
 # *What are the trade-offs between the encodings?* (Review question 4 of the course, begun in
 # notebook 8.) By the table above: tables at the input cost parameters or lose their meaning beyond the
-# training length; biases are small or free, and act in every layer, but say only how far, in a shape
-# fixed by the scheme. The task with the letters shows that the shape matters: a learned bias can single
+# training length; biases are small or free, and act in every layer, but say only the offset; in
+# ALiBi and Sandwich the shape is fixed as well. The task with the letters shows that the shape
+# matters: a learned bias can single
 # out a distance, a straight line cannot. Rotary encodings follow in
 # [notebook 11](11-rope.ipynb).
 #
@@ -1073,9 +1089,10 @@ check("10.4", shaw_scores)
 #
 # ### Common misconceptions
 #
-# - "T5 divides by $\sqrt{d_k}$": it does not; a third of the weight lands elsewhere if you do.
-# - "T5 distinguishes distances up to 128": up to 90, or 112.
-# - "ALiBi: $q\cdot k - m|i-j|$": the root is missing, and content drowns the line.
+# - "T5 divides by $\sqrt{d_k}$": it does not; with its initial parameters a third of the weight
+#   would land on other keys.
+# - "T5's last bucket begins at 128": at 91, or 113.
+# - "ALiBi: $q\cdot k - m|i-j|$": the root is missing, and content outweighs the line.
 # - "ALiBi's slopes are learned": they are fixed.
 # - "Sandwich adds sinusoidal and learned positions": that is a hybrid, with the limits of both.
 # - "Clipping makes Shaw cheap in memory": it bounds the parameters; the large tensor must be avoided too.

@@ -1,6 +1,8 @@
-"""How fast the Attention Explorer follows the hand, beside interact + matplotlib, in one run.
+"""How fast the explorers follow the hand, beside interact + matplotlib, in one run.
 
-    python tests/browser/bench_explorer.py [--rounds 3] [--json results.json]
+    python tests/browser/bench_explorer.py [--rounds 3] [--others] [--json results.json]
+
+With --others, one slider of each other explorer beside the Attention Explorer's.
 
 All show 8 heads x 64 tokens in JupyterLab in headless Chromium: "interact" draws the explorer's
 picture without its arcs, "maps" only the eight heat maps with a caption each, "explorer" all of
@@ -79,12 +81,22 @@ CELLS = {
     "explorer": EXPLORER,
 }
 SLIDERS = ("temperature", "d_model")
+OTHERS = {  # explorer: the slider to move; its picture comes from the kernel at every step
+    "AttentionExplorer": "d_model",
+    "ShuffleExplorer": "d_model",
+    "WavesExplorer": "d_model",
+    "MixingExplorer": "scale",
+    "BiasExplorer": "length",
+    "RotationExplorer": "position",
+}
 
 # Watches the picture once a frame, after it was drawn, and notes when its pixels change.
 WATCH = """(kind) => {
     const all = (s) => [...document.querySelectorAll(s)];
     const pictures = kind === 'explorer'
         ? () => all('.attnlab .al-head:not([hidden]) canvas')
+        : kind.endsWith('Explorer')
+        ? () => all('.attnlab canvas').filter((c) => c.width && c.height && c.offsetParent)
         : () => all('.jupyter-widgets .jp-RenderedImage img').filter(
               (i) => i.complete && i.naturalWidth);
     const canvas = document.createElement('canvas');
@@ -115,12 +127,13 @@ WATCH = """(kind) => {
     requestAnimationFrame(loop);
     for (const type of ['keydown', 'pointerup', 'pointerdown'])
         addEventListener(type, (e) => { watch[type] = e.timeStamp; }, true);
-    watch.slider = (name, i) => kind === 'explorer'
+    const ours = kind.endsWith('xplorer');
+    watch.slider = (name, i) => ours
         ? document.querySelector(`.attnlab [data-control="${name}"]`)
         : document.querySelectorAll('.jupyter-widgets .noUi-handle')[i];
     watch.track = (name, i) => {
         const node = watch.slider(name, i), own = node.getBoundingClientRect();
-        if (kind === 'explorer') {
+        if (ours) {
             const at = (node.value - node.min) / (node.max - node.min);
             return {left: own.left + 8, right: own.right - 8, y: own.top + own.height / 2,
                     at: own.left + 8 + at * (own.width - 16)};
@@ -137,9 +150,9 @@ class Subject:
 
     def __init__(self, lab: Lab, browser: Browser, kind: str):
         self.kind, self.page = kind, browser.page(1400, 1300)
-        (lab.root / f"{kind}.ipynb").write_text(
-            notebook(CELLS[kind])
-        )
+        self.sliders = (OTHERS[kind],) if kind in OTHERS else SLIDERS
+        cell = f"from attnlab.explorers import {kind}\n{kind}()"
+        (lab.root / f"{kind}.ipynb").write_text(notebook(CELLS.get(kind, cell)))
         lab.open(self.page, f"{kind}.ipynb")
         wrong = lab.run_all(self.page)
         if wrong:
@@ -164,7 +177,7 @@ class Subject:
         """From key to first changed pixels, in ms, for `count` single steps of a slider."""
         page, found = self.page, []
         page.bring_to_front()
-        page.evaluate("([n, i]) => watch.slider(n, i).focus()", [name, SLIDERS.index(name)])
+        page.evaluate("([n, i]) => watch.slider(n, i).focus()", [name, self.sliders.index(name)])
         for i in range(count):
             key = "ArrowRight" if i < count // 2 else "ArrowLeft"
             before = page.evaluate("performance.now()")
@@ -179,7 +192,7 @@ class Subject:
         """New pictures a second, and ms from the end of the drag to the last change."""
         page = self.page
         page.bring_to_front()
-        track = page.evaluate("([n, i]) => watch.track(n, i)", [name, SLIDERS.index(name)])
+        track = page.evaluate("([n, i]) => watch.track(n, i)", [name, self.sliders.index(name)])
         page.mouse.move(track["at"], track["y"])
         page.mouse.down()
         start = time.monotonic()
@@ -204,18 +217,19 @@ def measure(
 ) -> dict:
     """Alternate rounds of all; medians, and the machine's load before and after."""
     result = {"load_before": os.getloadavg()[0]}
-    subjects = {kind: Subject(lab, browser, kind) for kind in kinds}
-    times = {kind: {name: [] for name in SLIDERS} for kind in subjects}
-    drags = {kind: {name: [] for name in SLIDERS} for kind in subjects}
-    for subject in subjects.values():
-        for name in SLIDERS:
+    subjects = [Subject(lab, browser, kind) for kind in kinds]
+    times = {s.kind: {name: [] for name in s.sliders} for s in subjects}
+    drags = {s.kind: {name: [] for name in s.sliders} for s in subjects}
+    for subject in subjects:
+        for name in subject.sliders:
             subject.steps(name, 2)  # warm up
     for _ in range(rounds):
-        for kind, subject in subjects.items():
-            for name in SLIDERS:
-                times[kind][name] += subject.steps(name, steps)
-                drags[kind][name].append(subject.drag(name))
-    for kind in subjects:
+        for subject in subjects:
+            for name in subject.sliders:
+                times[subject.kind][name] += subject.steps(name, steps)
+                drags[subject.kind][name].append(subject.drag(name))
+    for subject in subjects:
+        kind = subject.kind
         result[kind] = {
             "step_ms": {n: statistics.median(t) for n, t in times[kind].items() if t},
             "missed": {n: rounds * steps - len(t) for n, t in times[kind].items()},
@@ -225,12 +239,15 @@ def measure(
                 n: statistics.median(x["settles"] for x in d) for n, d in drags[kind].items()
             },
             "drags": drags[kind],
-            "errors": subjects[kind].page.errors,
+            "errors": subject.page.errors,
         }
-    result["faster"] = {
-        kind: {n: result[kind]["step_ms"][n] / result["explorer"]["step_ms"][n] for n in SLIDERS}
-        for kind in kinds if kind != "explorer"
-    }  # fmt: skip
+    if "explorer" in kinds:
+        result["faster"] = {
+            kind: {
+                n: result[kind]["step_ms"][n] / result["explorer"]["step_ms"][n] for n in SLIDERS
+            }
+            for kind in kinds if kind in CELLS and kind != "explorer"
+        }  # fmt: skip
     result["load_after"] = os.getloadavg()[0]
     return result
 
@@ -238,20 +255,22 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--others", action="store_true", help="the other explorers")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         with Lab(Path(root)) as lab, Browser() as browser:
-            result = measure(lab, browser, options.rounds)
+            kinds = tuple(OTHERS if options.others else CELLS)
+            result = measure(lab, browser, options.rounds, kinds=kinds)
     print(f"load {result['load_before']:.1f} -> {result['load_after']:.1f}")
-    for kind in CELLS:
+    for kind in kinds:
         r = result[kind]
         for n, ms in r["step_ms"].items():
             print(
-                f"{kind:9} {n:12} step {ms:5.0f} ms, drag {r['fps'][n]:5.1f} pictures/s, "
+                f"{kind:17} {n:12} step {ms:5.0f} ms, drag {r['fps'][n]:5.1f} pictures/s, "
                 f"settles in {r['settles_ms'][n]:4.0f} ms"
             )
-    for kind, ratios in result["faster"].items():
+    for kind, ratios in result.get("faster", {}).items():
         print(f"than {kind}: " + ", ".join(f"{n} {x:.1f}x faster" for n, x in ratios.items()))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
