@@ -313,6 +313,15 @@ def inspect_outputs(notebook) -> None:
                 raise BuildError(f"{where} shows a path of this machine: {found[0]}")
 
 
+def veil(notebook) -> None:
+    """An empty output before those that are folded: JupyterLab shows the first line of the first
+    output in their place, and that may be the answer to a prediction."""
+    for cell in notebook.cells:
+        if cell.metadata.get("jupyter", {}).get("outputs_hidden") and cell.get("outputs"):
+            nothing = {"text/html": "", "text/plain": ""}
+            cell.outputs.insert(0, nbformat.v4.new_output("display_data", data=nothing))
+
+
 def settle(notebook, name: str) -> None:
     """Take out what differs between two runs: the kernel's version, the random ids of widgets."""
     widgets = notebook.metadata.get("widgets", {}).get(WIDGETS)
@@ -370,6 +379,7 @@ def build(source: Path, target: Path, timeout: int = 600) -> None:
         except BuildError as error:
             raise BuildError(f"{source.name} ({version}): {error}") from None
     settle(notebook, source.stem)
+    veil(notebook)
     nbformat.validate(notebook)
     text = nbformat.writes(notebook).rstrip("\n") + "\n"
     target.write_text(text, encoding="utf-8", newline="\n")

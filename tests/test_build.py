@@ -383,3 +383,15 @@ def test_what_answers_a_prediction_is_folded_until_it_is_run(tmp_path):
     folded = [cell.metadata.get("jupyter", {}) for cell in cells]
     out, all_ = {"outputs_hidden": True}, {"outputs_hidden": True, "source_hidden": True}
     assert folded == [{}, out, all_, all_, {}, {}]
+
+
+def test_the_first_line_of_a_folded_output_gives_nothing_away():
+    notebook = nbformat.v4.new_notebook(cells=[
+        nbformat.v4.new_code_cell("print(7)", metadata={"jupyter": {"outputs_hidden": hidden}},
+                                  outputs=[nbformat.v4.new_output("stream", text="7")])
+        for hidden in (True, False)
+    ])  # fmt: skip
+    build.veil(notebook)
+    folded, open_ = (cell.outputs for cell in notebook.cells)
+    assert not any(folded[0].data.values()) and folded[1].text == "7"
+    assert [o.output_type for o in open_] == ["stream"]
