@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor, nn
 
 from attnlab import positions
@@ -237,12 +237,15 @@ class TinyTransformer(nn.Module):
         *,
         padding: Bool[Tensor, "batch n"] | None = None,
         caches: Sequence[KVCache] | None = None,
+        pos: Real[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "batch n n_out"]:
         """The read-out of each token.
 
         Args:
             padding: True = a real token; default all.
             caches: one for each layer; ids then go on where the caches end.
+            pos: positions for an encoding at the input that wants others than 0 ... n - 1, such as
+                the paths of a tree, (batch, n, depth).
 
         Raises:
             ValueError: for ids that are not whole numbers (batch, n) of the vocabulary.
@@ -254,8 +257,9 @@ class TinyTransformer(nn.Module):
                 f"ids must lie in 0 ... {self.vocab_size - 1}, "
                 f"got {int(ids.min())} ... {int(ids.max())}"
             )
-        start = caches[0].seen if caches else 0
-        pos = consecutive(start, start + ids.shape[1], ids.device)
+        if pos is None:
+            start = caches[0].seen if caches else 0
+            pos = consecutive(start, start + ids.shape[1], ids.device)
         x = self.encoding.embed(self.words(ids), pos)
         for number, layer in enumerate(self.layers):
             x = self.encoding.at_layer(x, pos, number)

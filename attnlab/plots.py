@@ -156,5 +156,5 @@ def distance_curve(
     ax.set_ylabel("distance of their codes")
     ax.set_ylim(bottom=0)
     ax.grid(alpha=0.3)
-    ax.legend()
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig

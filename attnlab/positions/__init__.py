@@ -8,16 +8,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from attnlab.positions.absolute import Absolute, Learned, Sinusoidal
+from attnlab.positions.adaptive import FIRE, Contextual, FunctionOfPosition
 from attnlab.positions.base import Encoding
 from attnlab.positions.biases import ALiBi, Sandwich, T5Bias, t5_bucket
 from attnlab.positions.combine import Concatenated, LayerWise, Mixed, SinusoidalThenLearned
 from attnlab.positions.rotary import RoPE, convert_layout
 from attnlab.positions.shaw import Shaw
+from attnlab.positions.structured import (
+    GraphDistance,
+    Levels,
+    TreePaths,
+    graph_distances,
+    laplacian_vectors,
+    tree_paths,
+)
 
 __all__ = [
-    "ALiBi", "Absolute", "Concatenated", "Encoding", "LayerWise", "Learned", "Mixed", "RoPE",
-    "Sandwich", "Shaw", "Sinusoidal", "SinusoidalThenLearned", "T5Bias", "convert_layout", "make",
-    "names", "t5_bucket",
+    "ALiBi", "Absolute", "Concatenated", "Contextual", "Encoding", "FIRE", "FunctionOfPosition",
+    "GraphDistance", "LayerWise", "Learned", "Levels", "Mixed", "RoPE", "Sandwich", "Shaw",
+    "Sinusoidal", "SinusoidalThenLearned", "T5Bias", "TreePaths", "convert_layout",
+    "graph_distances", "laplacian_vectors", "make", "names", "t5_bucket", "tree_paths",
 ]
 
 

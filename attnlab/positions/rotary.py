@@ -63,7 +63,7 @@ class RoPE(Encoding):
 
     Args:
         layout: which channels make pair i. "half": i and i + d/2 (Llama, Hugging Face);
-            "interleaved": 2i and 2i + 1 (the paper). Weights trained with one do not fit the
+            "interleaved": 2i and 2i + 1 (the paper). Parameters trained with one do not fit the
             other; `convert_layout` converts them.
         d_rotary: the first d_rotary channels turn, the rest stay as they are. Default all.
         scaling, factor, trained_len: how to reach factor times the trained length.
