@@ -184,7 +184,7 @@ def to_half_split(answer):
     odd_first = torch.cat([order[d_head // 2 :], order[: d_head // 2]])
     mistakes = {
         "mixed layouts: the rows are where they were, so the pairs do not fit the rotation": w,
-        "the wrong way round: yours turns half-split weights into interleaved ones": (
+        "the wrong way round: yours turns half-split parameters into interleaved ones": (
             by_head[:, order.argsort()].reshape(w.shape)
         ),
         "mixed across heads: reorder the rows within each head": w[channel_order(len(w))],
@@ -214,7 +214,7 @@ def to_half_split(answer):
     )
 
 
-@exercise("11.5", "A key that answers from afar", minutes=15, difficulty=3)
+@exercise("11.5", "A key that answers from afar", minutes=8, difficulty=2)
 def key_for(answer):
     d, rope = 64, RoPE(64)
     for back, trials in ((5, 4), (1, 2), (40, 2), (0, 1)):

@@ -7,7 +7,7 @@
 #
 # - turn a query and a key by hand and say which offset their score sees, with the right sign;
 # - say what is turned in a layer, at which step, and what is not;
-# - convert weights between the two channel layouts, and choose a test that finds a mix-up;
+# - convert parameters between the two channel layouts, and choose a test that finds a mix-up;
 # - tell what base and scaling do to each frequency, and which angles a model has never seen;
 # - count what the rotation costs, and keep its angles exact in low precision.
 #
@@ -60,7 +60,7 @@ for m in range(5):
     print(f"position {m}: ({x:5.2f}, {y:5.2f})")
     ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": DARK, "lw": 2})
     ax.annotate(f"m = {m}", (1.2 * x, 1.2 * y), ha="center", va="center")
-ax.set(xlim=(-2.7, 2.7), ylim=(-2.7, 2.7), aspect="equal", xlabel="first entry",
+ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xlabel="first entry",
        ylabel="second entry")
 figure(fig, alt="The vector (2, 0) turned by 30 degrees for each position: five arrows of the same "
        "length, counter-clockwise from the right at position 0 to the upper left at position 4.")
@@ -108,7 +108,7 @@ guess.reveal(
 # minus position of the query. Shift both by the same number, and both arrows turn by the same angle;
 # the angle between them stays.
 #
-# Lecture notes often print $R_{m-n}$. With the query on the left that is the wrong sign. ($k^\top
+# You may also read $R_{m-n}$. With the query on the left that is the wrong sign. ($k^\top
 # R_{m-n}\, q$ is right: the same number, read the other way round.)
 #
 # **By hand.** $q = (2, 0)$ points to 0°. Let $k$ have length 1 and point to 60°. One position is 30°.
@@ -126,8 +126,8 @@ claim("The same pair 1,000 positions further on.", turn(q, 1003) @ turn(k, 1001)
       atol=1e-9, source="this cell", id=73)
 
 # %% [markdown]
-# The offset has a sign, so the score can tell left from right. A token before the query and the same
-# token after it, at the same distance, get different scores.
+# The offset has a sign, so the score can tell left from right. A key before the query and the same key
+# after it, at the same distance, get different scores in general. (With $k = q$ they get the same.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Many pairs, many frequencies
@@ -160,7 +160,7 @@ x = torch.randn(n, d, generator=generator, dtype=torch.float64)  # (tokens, d_he
 pos = torch.arange(n)
 
 by_matrix = torch.stack([rotation_matrix(m, d) @ x[m] for m in range(n)])
-rope = RoPE(d, layout="interleaved")
+rope = RoPE(d, layout="interleaved")  # pairs of neighbours; another layout comes later
 by_attnlab = rope.rotate(x[None, None], pos)[0, 0]  # attnlab wants (batch, heads, tokens, d_head)
 pairs = torch.view_as_complex(x.unflatten(-1, (d // 2, 2)))  # (tokens, pairs): a + b·i
 phase = torch.exp(1j * pos[:, None] * 10_000.0 ** (-torch.arange(0, d, 2) / d).double())
@@ -168,7 +168,7 @@ by_complex = torch.view_as_real(pairs * phase).flatten(-2)
 claim(
     "The block matrix, attnlab, and a multiplication of complex numbers agree.",
     [(by_matrix - by_attnlab).abs().max(), (by_matrix - by_complex).abs().max()],
-    below=1e-5,
+    below=1e-12,
     source="Su et al. 2021, section 3.2 and equation 34",
     id=71,
 )
@@ -187,18 +187,20 @@ def rotate_one(vector, position):
     return rope.rotate(vector[None, None, None], torch.tensor([position]))[0, 0, 0]
 
 
-right, wrong, norms = 0.0, 0.0, 0.0
+right, norms, scores, wrong = 0.0, 0.0, [], []
 for _ in range(200):
     q, k = torch.randn(2, d, generator=generator, dtype=torch.float64)
     m, n = torch.randint(0, 2000, (2,), generator=generator).tolist()
     score = rotate_one(q, m) @ rotate_one(k, n)
     right = max(right, (score - q @ rotate_one(k, n - m)).abs().item())
-    wrong = max(wrong, (score - q @ rotate_one(k, m - n)).abs().item())
+    wrong.append(score - q @ rotate_one(k, m - n))
+    scores.append(score)
     norms = max(norms, (rotate_one(q, m).norm() - q.norm()).abs().item())
 claim("q_m·k_n = qᵀ R_{n−m} k (largest error of 200 random cases, d_head = 64).", right, below=1e-9,
       source="Su et al. 2021, equation 16", id=72)
-claim("With R_{m−n} the error is as large as the scores themselves.", wrong, above=10.0,
-      source="the same 200 cases", id=72)
+claim("With R_{m−n} the error is larger than the scores themselves (ratio of their spreads).",
+      torch.stack(wrong).std() / torch.stack(scores).std(), above=1.0, source="the same 200 cases",
+      id=72)
 one_before = (rotate_one(q, 1) @ rotate_one(k, 0)).item()
 one_after = (rotate_one(q, 0) @ rotate_one(k, 1)).item()
 print(f"key just before the query {one_before:.2f}, the same key just after it {one_after:.2f}")
@@ -219,8 +221,8 @@ claim("Turning by 7 and then by 20 is turning by 27 (largest difference).",
 
 # %%
 guess = predict(
-    "We turn x by its position and then project. Now all tokens move 1,000 positions to the right. "
-    "The output of the layer …",
+    "We turn x by its position and then project it to q and k; v comes from x as it was. Now all tokens "
+    "move 1,000 positions to the right. The output of the heads …",
     ["stays the same, up to rounding", "changes by about 1 %", "changes by about its own size"],
     id="11-where",
 )
@@ -235,10 +237,10 @@ head_rope, wide_rope = RoPE(16), RoPE(64)
 def attend(where, start):
     """Output of the heads, (1, heads, tokens, d_head), for tokens at start, start + 1, …"""
     pos = start + torch.arange(20)
+    q, k, v = layer.heads(x)
     if where == "x, before the projections":
-        q, k, v = layer.heads(wide_rope.rotate(x[:, None], pos)[:, 0])
+        q, k, _ = layer.heads(wide_rope.rotate(x[:, None], pos)[:, 0])
     else:
-        q, k, v = layer.heads(x)
         q, k = head_rope.rotate(q, pos), head_rope.rotate(k, pos)
     if where == "q, k and v":
         v = head_rope.rotate(v, pos)
@@ -263,28 +265,28 @@ guess.reveal(
 claim("q and k turned after the projections: a shift of all positions by 1,000 changes nothing "
       "(relative change of the output).", changes["q and k, after the projections"], below=1e-12,
       source="Su et al. 2021, section 3.2.2", id=70)
-claim("x turned before the projections: the output is another one.",
+claim("x turned before the projections to q and k: the output is another one.",
       changes["x, before the projections"], above=0.5, source="this cell", id=70)
 claim("v turned too: the output is another one as well.", changes["q, k and v"], above=0.5,
       source="this cell", id=70)
 
 # %% [markdown]
-# The values stay unturned: an output is a sum of values, and nothing would turn them back. So the
-# output holds no angle, and the next layer would know nothing of positions. Therefore **RoPE turns
-# queries and keys in every layer**, and in every head.
+# The values stay unturned: an output is a sum of values, and nothing would turn them back. So no angle
+# is handed on to the next layer, and its scores see no offset unless it turns its own queries and keys.
+# Therefore **RoPE turns queries and keys in every layer**, and in every head.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Which channels make a pair?
 #
 # The paper pairs neighbours: channels $2i$ and $2i + 1$. This is the **interleaved** layout. Many
-# libraries pair channel $i$ with channel $i + d/2$, since two halves are faster to cut: the
-# **half-split** layout. You will see it as a function `rotate_half`.
+# libraries pair channel $i$ with channel $i + d/2$: the **half-split** layout. You may meet it as a
+# function `rotate_half`.
 #
 # Both are in use, and both are called RoPE.
 
 # %%
 guess = predict(
-    "A model was trained with the interleaved layout. We load its weights into code with the "
+    "A model was trained with the interleaved layout. We load its parameters into code with the "
     "half-split layout. What happens?",
     ["an error: the shapes do not fit", "the same output, up to rounding",
      "another output, and it changes when all positions are shifted",
@@ -317,9 +319,9 @@ guess.reveal(
 )
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The mend is a new order of channels, once, when the weights are loaded. Within each head, put the
+# The mend is a new order of channels, once, when the parameters are loaded. Within each head, put the
 # even channels first and then the odd ones: `channel_order` gives this order. It must be applied to
-# the rows that make $q$ and to those that make $k$, and to no others. The products $q\cdot k$ do not
+# the channels that $W^Q$ and $W^K$ put out, and to no others. The products $q\cdot k$ do not
 # change when $q$ and $k$ are put into the same new order. (`attnlab.positions.convert_layout` does
 # this to a stored matrix.)
 
@@ -332,7 +334,7 @@ with torch.no_grad():
     converted = loaded(x)
 claim("Mixed layouts: the output is wrong by a large part of its size (relative error).", mixed,
       above=0.2, source="the cell before", id=71)
-claim("With converted weights both layouts give the same output.", (converted - meant).abs().max(),
+claim("With converted parameters both layouts give the same output.", (converted - meant).abs().max(),
       below=1e-12, source="this cell", id=71)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -364,9 +366,9 @@ claim("The added encoding goes through W_V as well: with it they differ (spread)
       spread_sinusoidal, above=0.01, source="this cell", id=2)
 
 # %% [markdown]
-# So there is one difference in what is stored. The sinusoidal vector tells a layer the *absolute*
-# position; whether its scores use offsets is a matter of $W^Q$ and $W^K$ (notebook 7). RoPE gives the
-# scores offsets, whatever the weights are, and leaves absolute positions out.
+# The sinusoidal vector tells a layer the *absolute* position; whether its scores use offsets is a
+# matter of $W^Q$ and $W^K$ (notebook 7). RoPE gives the scores offsets, whatever the parameters are, and
+# leaves absolute positions out.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Does the score fall with distance?
@@ -403,9 +405,9 @@ guess.reveal(
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # If the key **equals** the query, each pair gives its largest score when nothing is turned, and the
-# mean over pairs falls from there: not steadily, and not to nothing. And $q = k$ is a special case.
+# mean over pairs falls from there, but not steadily. And $q = k$ is a special case.
 # Take a key that is the query turned by 5, $k = R_5 q$. Then $q^\top R_{n-m}\,k = q^\top R_{n-m+5}\,q$
-# is largest where $n - m = -5$: five tokens back. The weights can choose any offset as the favourite.
+# is largest where $n - m = -5$: five tokens back. Any offset can be made the favourite.
 
 # %%
 offsets = torch.arange(-60, 61)
@@ -422,8 +424,9 @@ back_5 = half.rotate(q[None, None, None], torch.tensor([5]))[0, 0, 0]
 curves = {"k = q": scores_at(q, q, offsets), "k = R₅ q": scores_at(q, back_5, offsets),
           "k random": scores_at(q, ks[0], offsets)}
 fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
-for (name, curve), style in zip(curves.items(), ("-", "--", ":"), strict=True):
-    ax.plot(offsets, curve, style, color=GOLD if style == "--" else DARK, lw=2, label=name)
+styles = (("-", DARK), ("--", GOLD), (":", BLUE))
+for (name, curve), (style, colour) in zip(curves.items(), styles, strict=True):
+    ax.plot(offsets, curve, style, color=colour, lw=2, label=name)
 ax.axvline(0, color="#888888", lw=0.8)
 ax.set(xlabel="offset n − m (positions)", ylabel="score q·k / √d")
 ax.legend()
@@ -432,13 +435,16 @@ figure(fig, alt="Score against offset from -60 to 60 for three keys. For the key
        f"it has its peak at 0, for the key turned by 5 at {best}; for a random key it goes up and "
        "down around 0 without falling off.")
 
+# %% [markdown]
+# Now $q = k$ over longer distances, with `d_head` = 128 from here on. All pairs have equal length, so the
+# score is the mean of $\cos(\omega_i\cdot\text{distance})$, times a constant.
+
 # %%
 omega = RoPE(128).frequencies()  # (64 pairs,)
 distance = torch.arange(0, 5001)
 mean_cosine = torch.cos(distance[:, None] * omega).mean(-1)  # (5001,)
-for k in (1, 10, 100, 1000, 5000):
-    print(f"q = k, d_head = 128, all pairs of equal length: score at distance {k:5,} / score at 0: "
-          f"{mean_cosine[k]:5.2f}")
+for far in (1, 10, 100, 1000, 5000):
+    print(f"q = k: score at distance {far:5,} / score at 0: {mean_cosine[far]:5.2f}")
 claim("Random q and k: the spread of the scores at offsets 10 to 10,000, over that at 0.",
       [random_std[o] / random_std[0] for o in (10, 100, 1000, 10_000)], expect=1.0, atol=0.1,
       source="5,000 random pairs", id=74)
@@ -452,8 +458,8 @@ claim("The key R_5 q is preferred five tokens back (offset of its largest score)
       source="compare Barbero et al. 2025", id=74)
 
 # %% [markdown]
-# What falls with distance is an *upper bound* in the paper. The scores below it may do as they like.
-# To say "RoPE prefers near tokens" is to say something about trained weights.
+# What falls with distance in the paper is an *upper bound*; the scores below it need not fall. To say
+# "RoPE prefers near tokens" is to say something about trained parameters.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Base and wavelengths
@@ -497,9 +503,10 @@ claim("A larger base makes more of them (base 500,000, the same L).", never_comp
       above=23, source="this cell", id=75)
 
 # %% [markdown]
-# This matters for length. A pair that has gone all the way round has met every angle in training. A
-# pair that has not gone round knows the angles from 0 to $\omega_i L$ **and no others**. In a longer text it
-# meets angles that are new to the model.
+# This matters for length. An offset turns pair $i$ by $\omega_i$ times the distance (let all keys stand
+# before the query, as under a causal mask). A pair that has gone all the way round has met angles all
+# round the circle in training. A pair that has not knows the angles up to $\omega_i L$ **and no others**.
+# In a longer text it meets angles that are new to the model.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Scaling: how to reach further
@@ -547,8 +554,9 @@ guess.reveal(
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The picture shows all pairs. Left: what each recipe does to the frequencies. Right: how many turns a
-# pair makes in a text of 4 L. The shaded part was met in training. Only pairs below one full turn can
-# leave it; those above have seen every angle.
+# pair makes in a text of 4 L. The shading ends at the turns it made in training. Where it ends above one
+# full turn, the pair has seen every angle, and no curve brings it new ones. Where it ends below, a curve
+# above the shading means new angles.
 
 # %%
 styles = {"none": ("#888888", "-"), "linear": (DARK, "--"), "ntk": (GOLD, "-"), "yarn": (BLUE, "-.")}
@@ -594,7 +602,7 @@ claim("NTK-aware and YaRN leave the fastest pair alone.",
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Try it: turning vectors
 #
-# One query and one key with `d_head` random numbers each. The circle shows one pair of channels, dashed
+# One query and one key with `d_head` random numbers each. The circles show one pair of channels, dashed
 # before turning; the curve shows the score over all pairs; the bars show how many positions each pair
 # needs for a turn.
 #
@@ -682,8 +690,9 @@ guess.reveal(
 )
 
 # %%
-claim("bfloat16 with angles in bfloat16: the error is as large as the scores (shift 8,000).", worst,
-      above=0.4, source="compare Wang et al. 2024 (bfloat16 and RoPE)", id=73)
+claim("bfloat16 with angles in bfloat16: the error is about as large as the scores (shift 8,000; "
+      "ratio of their spreads).", worst / exact.std(), between=(0.6, 1.6),
+      source="compare Wang et al. 2024 (bfloat16 and RoPE)", id=73)
 claim("bfloat16 with exact angles: the error stays small (shifts 1,000, 8,000, 100,000).",
       error["bfloat16, angles exact"], below=0.01, source="this cell", id=73)
 claim("float32: small, and it grows with the shift (error at 100,000 over error at 1,000).",
@@ -737,18 +746,17 @@ claim("RoPE has no parameters.", sum(p.numel() for p in half.parameters()), equa
 claim("It takes 6·n·d_model operations in every layer, for q and k together.", counter.operations,
       equals=6 * n * d_model, source="counted while it ran", id=76)
 claim("That is a small share of the four projections (d_model = 512).",
-      counter.operations / projections, expect=6 / (8 * 512), rtol=1e-9, source="6nd against 8nd²",
-      id=76)
+      counter.operations / projections, below=0.002, source="6·n·d_model against 8·n·d_model²", id=76)
 claim("The table grows with the length: 4·n·d_head bytes in float32.", table.nbytes,
       equals=4 * n * d_head, source="this cell", id=77)
 claim("The turned q and k are new tensors: 8·n·d_model bytes in float32, in every layer.",
       q_turned.nbytes + k_turned.nbytes, equals=8 * n * d_model, source="this cell", id=77)
 
 # %% [markdown]
-# So the parameters are 0, and both computation and memory are $O(nd)$. A small share of the
-# *operations* need not be a small share of the *time*: these operations wait for memory, and a product
-# of matrices does not. (Press et al. 2022, table 1, measured a code that was much slower with RoPE than
-# without; it did not join the steps into one.)
+# So the parameters are 0, and both computation and memory are $O(n\,d_{model})$ in every layer. A small
+# share of the *operations* need not be a small share of the *time*: each number is read and written for
+# a few operations only, while a product of large matrices uses each number many times. (Press et al.
+# 2022, table 1, measured a model that was much slower with RoPE than with the sinusoidal encoding.)
 #
 # In step-by-step generation the keys of the past are stored. A key's angle depends on its own position
 # only, so it can be stored turned, once and for all:
@@ -835,8 +843,8 @@ for name, (rotate, scores) in rows.items():
 found = tuple(name for name in list(rows)[1:] if not passed[name][1])
 guess.reveal(
     {(): 0, ("frequency multiplied",): 1, ("rotation before projection",): 2, tuple(rows)[1:]: 3}[found],
-    "With other frequencies or other pairs it is still a RoPE, so it passes every test that RoPE passes. "
-    "Only a comparison with known numbers finds it.",
+    "With other frequencies or other pairs it is still a RoPE: norms stay, and only offsets count. "
+    "Of the three tests only the comparison with known numbers finds it.",
 )
 
 # %%
@@ -857,10 +865,10 @@ wrong_omega = 10_000.0 ** (torch.arange(0, 64, 2, dtype=torch.float64) / 64)
 neighbour = [torch.cos(w).mean().item() for w in (omega_64, wrong_omega)]
 print(f"score of the neighbour / score of the token itself: {neighbour[0]:.2f} with ω = base^(−2i/d), "
       f"{neighbour[1]:.2f} with base^(+2i/d)")
-claim("With the right frequencies a neighbour looks much like the token itself (share of the score).",
+claim("With the right frequencies a neighbour scores almost as high as the token itself (share).",
       neighbour[0], above=0.9, source="this cell", id=71)
-claim("With the frequency multiplied, a neighbour looks like any other token.", abs(neighbour[1]),
-      below=0.3, source="this cell", id=71)
+claim("With the frequency multiplied, little of the score is left one token away (share).",
+      abs(neighbour[1]), below=0.3, source="this cell", id=71)
 
 # %% [markdown]
 # The checks of the exercises below know these three bugs by name. Here are their answers to the broken
@@ -908,7 +916,7 @@ check("11.1", score_11)
 #
 # Turn `x`, of shape `(n_heads, n, d)`, in the **half-split** layout: pair $i$ is channel $i$ and channel
 # $i + d/2$, with $\omega_i = \mathrm{base}^{-2i/d}$. Row `t` of each head stands at position `pos[t]`.
-# No matrix of shape $(d, d)$, no loop.
+# No matrix of shape $(d, d)$, no loop, and no look at `turned_by`.
 
 # %% tags=["exercise"]
 def rotate(x, pos, base=10_000.0):
@@ -960,9 +968,9 @@ check("11.3", rope_head)
 # %% [markdown]
 # ### Exercise 11.4: from one layout to the other &nbsp; (●●○, 10 minutes)
 #
-# `w` is the weight of a query projection as PyTorch stores it, `(n_heads * d_head, d_model)`: row
+# `w` holds the parameters of a query projection as PyTorch stores it, `(n_heads * d_head, d_model)`: row
 # $h\cdot d_{head} + c$ makes channel $c$ of head $h$. It was trained with **interleaved** RoPE. Return the
-# weight for **half-split** RoPE, of the same shape.
+# parameters for **half-split** RoPE, in the same shape.
 
 # %% tags=["exercise"]
 def to_half_split(w, n_heads):
@@ -985,7 +993,7 @@ check("11.4", to_half_split)
 # each head.
 
 # %% [markdown]
-# ### Exercise 11.5: a key that answers from afar &nbsp; (●●●, 15 minutes)
+# ### Exercise 11.5: a key that answers from afar &nbsp; (●●○, 8 minutes)
 #
 # Given a query vector `q` with 64 entries (before turning), construct a key vector `k` (before turning)
 # whose score is largest when the key stands `back` positions **before** the query, for half-split RoPE
@@ -1018,7 +1026,7 @@ check("11.5", key_for)
 # | score | $q^\top R_{n-m}\,k$ | content, and offset key minus query |
 # | place | after $W^Q$, $W^K$; every head, every layer | not $x$, not $v$ |
 # | frequencies | $\omega_i = \mathrm{base}^{-2i/d}$, $d$ = `d_head` | $d/2$ pairs; the slow ones may never complete a turn |
-# | layouts | $(2i, 2i{+}1)$ or $(i, i{+}d/2)$ | the same up to the order of channels; weights must be converted |
+# | layouts | $(2i, 2i{+}1)$ or $(i, i{+}d/2)$ | the same up to the order of channels; parameters must be converted |
 # | precision | angles in float32 or better | bfloat16 angles lose the offset |
 # | cost | 0 parameters, $6nd_{model}$ operations a layer | table of $O(n\,d_{head})$, new $q$ and $k$ in every layer |
 #
@@ -1047,7 +1055,7 @@ check("11.5", key_for)
 # - "RoPE rotates the embeddings": it rotates queries and keys, after projection.
 # - "RoPE makes scores fall with distance": not for random $q$ and $k$, and any offset can be the favourite.
 # - "It extrapolates": at 4 L, 23 of 64 pairs meet angles they never saw (base 10,000, L = 2,048).
-# - "No additional computation": $O(nd)$ in every layer.
+# - "No additional computation": $O(n\,d_{model})$ in every layer.
 # - "My RoPE passes the relative-position test, so it is right": two of three bugs above pass it.
 #
 # ### Further reading
@@ -1056,6 +1064,7 @@ check("11.5", key_for)
 # - Chen et al. 2023, *Extending Context Window … via Positional Interpolation*: section 2.
 # - Peng et al. 2024, *YaRN*: section 3.
 # - Barbero et al. 2025, *Round and Round We Go!*: what fast and slow pairs are used for.
+# - Wang et al. 2024, *When Precision Meets Position*: bfloat16 and RoPE.
 # - Press et al. 2022, *Train Short, Test Long*: table 1 (speed), section 2 (length).
 #
 # **Back to:** [notebook 10](10-relative-positions.ipynb), where offsets enter as a bias on the scores.
