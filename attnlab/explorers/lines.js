@@ -13,8 +13,10 @@ function ticks(low, high, count) {
 }
 
 // `place(x)` is told where the pointer is (null: nowhere). draw() takes
-// { lines: [{ x, y, strong }], x: [low, high], y: [low, high], xLabel, yLabel, borders, marked };
-// x of a line is its first place, the others follow in steps of one; NaN leaves a gap.
+// { lines: [{ x, y, strong, dash }], x: [low, high], y: [low, high], xLabel, yLabel, borders,
+// marked, xTicks };
+// x of a line is its first place, the others follow in steps of one, or it is the list of all places;
+// NaN leaves a gap. A line may have a colour of its own, and a band { low, high } of that colour.
 function linePlot(place = () => {}) {
   const canvas = make("canvas", { class: "al-lines", role: "img" });
   const node = make("div", { class: "al-line-plot" }, canvas);
@@ -45,7 +47,7 @@ function linePlot(place = () => {}) {
     c.strokeRect(sides.left, sides.top, inner.w, inner.h);
     c.textAlign = "center";
     c.textBaseline = "top";
-    for (const t of ticks(x0, x1, Math.max(2, inner.w / 80))) {
+    for (const t of plot.xTicks ?? ticks(x0, x1, Math.max(2, inner.w / 80))) {
       c.fillText(String(t).replace("-", "−"), px(t), sides.top + inner.h + 5);
       c.fillRect(px(t), sides.top + inner.h, 1, 4);
     }
@@ -78,17 +80,30 @@ function linePlot(place = () => {}) {
     for (const strong of [false, true])
       for (const line of plot.lines) {
         if (Boolean(line.strong) !== strong) continue;
-        c.strokeStyle = c.fillStyle = colour(strong ? "--al-ahead" : "--al-quiet");
+        c.strokeStyle = c.fillStyle = line.colour ?? colour(strong ? "--al-ahead" : "--al-quiet");
+        const at = (i) => (Array.isArray(line.x) ? line.x[i] : line.x + i);
+        if (line.band) {
+          c.globalAlpha = 0.18;
+          area(Array.from(line.y, (_, i) => [at(i), line.band.low[i], line.band.high[i]]));
+        }
         c.globalAlpha = strong ? 1 : 0.65;
         c.lineWidth = strong ? 3 : 1.2;
+        c.setLineDash(line.dash ?? []);
         if (line.y.length === 1) {
           c.beginPath();
-          c.arc(px(line.x), py(line.y[0]), strong ? 4 : 2.5, 0, 7);
+          c.arc(px(at(0)), py(line.y[0]), strong ? 4 : 2.5, 0, 7);
           c.fill();
-        } else stroke(Array.from(line.y, (y, i) => [line.x + i, y]));
+        } else stroke(Array.from(line.y, (y, i) => [at(i), y]));
       }
     c.restore();
 
+    function area(points) {
+      const shown = points.filter(([, low, high]) => !Number.isNaN(low + high));
+      c.beginPath();
+      for (const [x, low] of shown) c.lineTo(px(x), py(low));
+      for (const [x, , high] of shown.reverse()) c.lineTo(px(x), py(high));
+      c.fill();
+    }
     function stroke(points) {
       c.beginPath();
       let pen = false;
