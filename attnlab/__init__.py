@@ -26,8 +26,8 @@ __all__ = [
     "stats",
 ]
 
-_LATER = {"cache", "cost", "decompose", "exercises", "explorers", "heads", "models", "plots",
-          "pretrained", "tasks", "teach", "train", "windows"}  # fmt: skip
+_LATER = {"cache", "cost", "decompose", "exercises", "explorers", "heads", "links", "models",
+          "plots", "pretrained", "tasks", "teach", "train", "trained", "windows"}  # fmt: skip
 
 
 def __getattr__(name: str):

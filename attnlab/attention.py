@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from attnlab.cache import KVCache
 from attnlab.positions.base import Encoding, working_dtype
 from attnlab.windows import (
-    LEAST_BLOCK,
     Windows,
     blocked_attention,
+    blocks_of,
     checked_windows,
+    in_blocks,
     offset_visible,
 )
 
@@ -178,15 +179,17 @@ def scaled_dot_product_attention(
 
     scale = (q.shape[-1] ** -0.5 if scale is None else scale) / temperature
     by_offset = encoding is None or type(encoding).bias is Encoding.bias
-    in_order = q_pos is None and k_pos is None and mask is None and 0 not in (*q.shape, *k.shape)
+    empty = 0 in (*q.shape, *k.shape)
+    in_order = q_pos is None and k_pos is None and mask is None and not empty
     blockable = in_order and by_offset and q.shape[-2] == k.shape[-2]
-    if backend == "blocked" and not blockable:
+    if backend == "blocked" and not blockable and not empty:
         raise ValueError(
             "the blocked back end takes whole texts in order, without a mask, and encodings whose "
             "bias depends on the offset alone: use backend='fused' or 'dense'"
         )
     with torch.autocast(q.device.type, enabled=False):
-        if blockable and (backend == "blocked" or _windows_save(windows, q.shape)):
+        saves = backend == "auto" and blockable and _windows_save(windows, q.shape, causal)
+        if saves or (backend == "blocked" and blockable):
             out = _blocked(q, k, v_heads, at, *rest, scale, temperature)
         elif in_order and by_offset and q.device.type == "cpu":
             out = _fused_by_offset(q, k, v_heads, at, *rest, scale, temperature)
@@ -195,22 +198,22 @@ def scaled_dot_product_attention(
     return out.to(v.dtype)
 
 
-def _windows_save(windows: Windows, q_shape) -> bool:
-    """Whether windows leave the blocked path less than half of the products of all pairs."""
+def _windows_save(windows: Windows, q_shape, causal: bool) -> bool:
+    """Whether windows leave the blocked path less than half of the products of the fused one."""
     if windows is None:
         return False
     n_heads, n = q_shape[1:3]
-    stretches = [
-        n if window is None else
-        2 * window.width // window.dilation + max(window.width // window.dilation, LEAST_BLOCK)
+    full = n * n // (2 if causal else 1)
+    products = sum(
+        blocks_of(n, window, causal).products if in_blocks(n, window, causal) else full
         for window in checked_windows(windows, n_heads)
-    ]  # fmt: skip
-    return 2 * sum(stretches) < n_heads * n
+    )
+    return 2 * products < n_heads * full
 
 
 def _blocked(q, k, v, at, causal, windows, encoding, scale, temperature) -> Tensor:
-    """Heads with the same window together, in blocks; heads without one as always."""
-    n_heads, bias = q.shape[1], None
+    """Heads with the same window together, in blocks; heads that see (nearly) all as always."""
+    n_heads, n, bias = q.shape[1], q.shape[2], None
     if encoding is not None:
         q, k = encoding.qk(q, k, *at)
         bias = _relative_bias(encoding, n_heads)
@@ -230,8 +233,8 @@ def _blocked(q, k, v, at, causal, windows, encoding, scale, temperature) -> Tens
 
         part = [t[:, heads] for t in (q, k, v)]
         group_bias = None if bias is None else of_group
-        if window is None:
-            out = _by_offset(*part, group_bias, causal, None, scale)
+        if not in_blocks(n, window, causal):
+            out = _by_offset(*part, group_bias, causal, window, scale)
         else:
             out = blocked_attention(
                 *part, window, causal=causal, relative_bias=group_bias, scale=scale

@@ -15,11 +15,11 @@ class KVCache:
             out = layer(token, causal=True, cache=cache)
 
     Keys are kept as they leave the projection; an encoding turns them by their positions when they
-    are used. Gradients do not flow into the past.
+    are used. Keys and values carry no gradients: a cache is for decoding, not for training.
 
     Args:
-        last: keep only so many tokens, the newest. Causal heads of window w need w + 1; without a
-            limit everything is kept.
+        last: keep only so many tokens, the newest; a new token sees them and itself. Causal heads
+            of window w need the last w. Without a limit everything is kept.
 
     Attributes:
         seen: how many tokens arrived. The kept ones are numbers seen - len(cache) ... seen - 1.
@@ -28,7 +28,8 @@ class KVCache:
     (rolling buffer cache).
 
     Raises:
-        ValueError: if last is below 1; for keys of another shape than those in the cache.
+        ValueError: if last is below 1; for keys of another shape, type or device than those in the
+            cache.
     """
 
     def __init__(self, last: int | None = None):
@@ -49,6 +50,11 @@ class KVCache:
                     f"the cache holds keys (batch, n_kv_heads, tokens, d_head) = "
                     f"{tuple(old.shape[:2])} x {len(self)} tokens x {old.shape[-1]}, "
                     f"got {tuple(k.shape)}: start a new KVCache for a new text"
+                )
+            if (old.dtype, old.device) != (k.dtype, k.device):
+                raise ValueError(
+                    f"the cache holds {old.dtype} on {old.device}, got {k.dtype} on {k.device}: "
+                    "start a new KVCache"
                 )
         n = k.shape[-2]
         if self._kept is None or self._end + n > self._kept[0].shape[-2]:

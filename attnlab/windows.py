@@ -122,6 +122,16 @@ def blocks_of(n: int, window: Window, causal: bool) -> Blocks:
     return Blocks(step, length, block, -(-length // block), width, 0 if causal else width)
 
 
+def in_blocks(n: int, window: Window | None, causal: bool) -> bool:
+    """Whether blocks save anything for this window: else its head goes the way of all others."""
+    return window is not None and n > 0 and blocks_of(n, window, causal).span < n
+
+
+def products(n: int, window: Window | None, causal: bool) -> int:
+    """Query-key products that one head costs in a text of n tokens: n * n, or less in blocks."""
+    return blocks_of(n, window, causal).products if in_blocks(n, window, causal) else n * n
+
+
 Heads = Float[Tensor, "batch n_heads n d_head"]
 
 
@@ -148,7 +158,7 @@ def blocked_attention(
     """
     batch, n_heads, n, _ = q.shape
     if n == 0:
-        return v
+        return q @ k.mT @ v
     cut = blocks_of(n, window, causal)
     step, length, block, n_blocks, width, after = cut
     span = cut.span

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnlab import positions
@@ -163,6 +163,22 @@ def swapped(model, encoding: Encoding):
             model.encoding = own
 
 
+def read(encoder, text: str) -> tuple[Int[Tensor, "1 n"], list[str], int]:
+    """Ids and tokens of a text, at most MOST_TOKENS, and how many tokens the whole text has.
+
+    Raises:
+        ValueError: for an empty text.
+    """
+    if not text.strip():
+        raise ValueError("No words yet: type a text.")
+    ids, tokens = found = encoder.tokenize(text[:MOST_CHARACTERS])
+    n_text = getattr(found, "truncated_from", None) or len(tokens)
+    if len(tokens) > MOST_TOKENS:  # the last one, [SEP], ends every text that the model was shown
+        keep = torch.tensor([*range(MOST_TOKENS - 1), len(tokens) - 1], device=ids.device)
+        ids, tokens = ids[:, keep], [*tokens[: MOST_TOKENS - 1], tokens[-1]]
+    return ids, tokens, n_text
+
+
 @torch.no_grad()
 def from_model(encoder, text: str, *, layer: int, encoding: str) -> Looks:
     """Queries and keys of one layer of an encoder that read the text.
@@ -174,13 +190,7 @@ def from_model(encoder, text: str, *, layer: int, encoding: str) -> Looks:
     last = len(model.layers) - 1
     if not 0 <= layer <= last:
         raise ValueError(f"The model has no layer {layer}: take 0 … {last}.")
-    if not text.strip():
-        raise ValueError("No words yet: type a text.")
-    ids, tokens = found = encoder.tokenize(text[:MOST_CHARACTERS])
-    n_text = getattr(found, "truncated_from", None) or len(tokens)
-    if len(tokens) > MOST_TOKENS:  # the last one, [SEP], ends every text that the model was shown
-        keep = torch.tensor([*range(MOST_TOKENS - 1), len(tokens) - 1], device=ids.device)
-        ids, tokens = ids[:, keep], [*tokens[: MOST_TOKENS - 1], tokens[-1]]
+    ids, tokens, n_text = read(encoder, text)
     notes = [f"Model: {encoder.note.rstrip('.')}."]
     attention = model.layers[layer].attention
     if encoding == model.config.encoding:

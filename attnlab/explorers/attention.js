@@ -42,51 +42,21 @@ function attend(scores, heads, n, temperature, causal, weights) {
   return { weights, entropy, top: roundUp(top), most, masked };
 }
 
-// The end of the colour scale: a short number not below the largest weight, so that the scale does
-// not flicker while a slider moves.
-function roundUp(value) {
-  for (let power = 0.001; power < 1; power *= 10)
-    for (const step of [1, 1.5, 2, 3, 4, 5, 6, 8])
-      if (step * power >= value) return Number((step * power).toPrecision(2));
-  return 1;
-}
-
 function attentionPicture(model, host) {
   const grid = make("div", {
     class: "al-heads", role: "radiogroup", "aria-label": "Head to enlarge",
   }, make("p", { class: "al-heads-title" }, "All heads: number, and entropy in nats"));
-  const caption = make("p", { class: "al-caption" });
-  const rows = axis("rows");
-  const columns = axis("columns");
-  const canvas = make("canvas", { class: "al-map", role: "img", width: 1, height: 1 });
-  const cells = make("div", { class: "al-numbers", "aria-hidden": "true" });
-  const cursor = make("div", { class: "al-cursor", hidden: true });
-  const plot = make("div", {
-    class: "al-plot", tabIndex: 0, role: "group", ...OWN_KEYS,
-    "aria-label": "Enlarged head. Arrow keys move over queries and keys, Escape leaves them.",
-  }, canvas, cells, cursor);
-  const scale = legend("weight");
-  const large = make("div", { class: "al-large" }, caption,
-    make("div", { class: "al-axes" },
-      make("span", { class: "al-title-rows" }, "query: looks"), rows.node, plot,
-      columns.node, make("span", { class: "al-title-columns" }, "key: is looked at")),
-    scale.node);
+  const map = tokenMap("Enlarged head.", () => repaintDetail());
   const readout = make("p", { class: "al-readout", "aria-live": "polite" });
-  const arcs = arcDiagram((token) => point(token, null));
-  host.append(make("div", { class: "al-maps" }, grid, large), readout, arcs.node);
+  const arcs = arcDiagram((token) => map.point(token, null));
+  host.append(make("div", { class: "al-maps" }, grid, map.node), readout, arcs.node);
 
-  const paintLarge = heatmap(canvas);
   const heads = [];
   let view = null; // what Python sent: scores, tokens
   let now = null; // what is shown: weights and their statistics
   let buffer = new Float32Array(0);
-  let query = null;
-  let key = null;
 
   const chosen = () => Math.max(0, Math.min(model.get("head"), view.heads - 1));
-  const weight = (q, k) => now.weights[(chosen() * view.n + q) * view.n + k];
-  const quoted = (i) => `“${view.tokens[i]}”`;
-  const inside = (i) => Math.max(0, Math.min(view.n - 1, i));
 
   function addHead() {
     const index = heads.length;
@@ -109,73 +79,27 @@ function attentionPicture(model, host) {
     model.save_changes();
   }
 
-  function point(q, k) {
-    if (q === query && k === key) return;
-    [query, key] = [q, k];
-    repaintDetail();
-  }
-
-  function words() {
-    if (query === null) return "Point at a cell or a token, or use the arrow keys.";
-    if (key !== null) {
-      const w = weight(query, key);
-      return `${quoted(query)} → ${quoted(key)}: ${w < 0 ? "masked" : w.toFixed(4)}`;
-    }
-    const order = [...Array(view.n).keys()].filter((k) => weight(query, k) > 0);
-    order.sort((a, b) => weight(query, b) - weight(query, a));
-    return `${quoted(query)} → ` +
-      order.slice(0, 3).map((k) => `${quoted(k)} ${weight(query, k).toFixed(2)}`).join(", ");
-  }
-
-  function drawNumbers() {
-    const cell = plot.clientWidth / view.n;
-    cells.hidden = cell < 34; // too small to read
-    if (cells.hidden) return;
-    const size = view.n * view.n;
-    if (cells.children.length !== size) {
-      cells.replaceChildren(...Array.from({ length: size }, () => make("span")));
-      cells.style.gridTemplateColumns = `repeat(${view.n}, 1fr)`;
-    }
-    cells.style.fontSize = `${Math.min(20, 0.34 * cell)}px`;
-    for (let i = 0; i < size; i++) {
-      const w = now.weights[chosen() * size + i];
-      const span = cells.children[i];
-      setText(span, w < 0 ? "" : w.toFixed(2));
-      setAttribute(span, "class", colourIndex(w, now.top) > 140 ? "al-on-bright" : "");
-    }
-  }
-
   // Text and arcs cost more than the maps: with many tokens they follow a drag less often.
   function drawDetail() {
     const h = chosen();
-    setText(caption, `head ${h}${view.where}: entropy ${now.entropy[h].toFixed(2)} of at most ` +
+    setText(map.caption, `head ${h}${view.where}: entropy ${now.entropy[h].toFixed(2)} of at most ` +
       `${now.most.toFixed(2)} nats`);
     for (let i = 0; i < view.heads; i++) {
       setText(heads[i].entropy, now.entropy[i].toFixed(2));
       const share = now.most ? now.entropy[i] / now.most : 0;
       heads[i].fill.style.transform = `scaleX(${share.toFixed(3)})`;
     }
-    if (query !== null) query = inside(query);
-    if (key !== null) key = inside(key);
-    cursor.hidden = query === null;
-    if (query !== null) {
-      const step = 100 / view.n;
-      cursor.style.top = `${query * step}%`;
-      cursor.style.height = `${step}%`;
-      cursor.style.left = key === null ? "0" : `${key * step}%`;
-      cursor.style.width = key === null ? "100%" : `${step}%`;
-    }
-    setText(readout, words());
-    drawNumbers();
-    arcs.draw(now.weights, h, view, query);
+    map.drawDetail();
+    setText(readout, map.words());
+    arcs.draw(now.weights, h, view, map.query);
     describe();
   }
 
   const describe = whenQuiet(() => {
     const h = chosen();
-    setAttribute(canvas, "aria-label",
+    setAttribute(map.canvas, "aria-label",
       `Attention weights of head ${h} of ${view.heads}${view.where}, ${view.n} tokens; entropy ` +
-      `${now.entropy[h].toFixed(2)} nats. ${query === null ? "" : words()} ` +
+      `${now.entropy[h].toFixed(2)} nats. ${map.query === null ? "" : map.words()} ` +
       view.notes.join(" "));
   }, 200);
 
@@ -197,11 +121,7 @@ function attentionPicture(model, host) {
       setAttribute(head.button, "aria-checked", String(i === h));
       head.button.tabIndex = i === h ? 0 : -1;
     });
-    paintLarge(now.weights, h * n * n, n, n, now.top);
-    const cell = plot.clientWidth / n;
-    rows.show(view.tokens, cell);
-    columns.show(view.tokens, cell);
-    scale.show(now.top, now.masked);
+    map.draw(now.weights, h * n * n, view.tokens, now.top, now.masked);
     if (n <= 16) drawDetail();
     else detailSoon();
   }
@@ -217,27 +137,10 @@ function attentionPicture(model, host) {
     choose(next);
     heads[next].button.focus();
   });
-  plot.addEventListener("pointermove", (event) => {
-    if (!view) return;
-    const box = plot.getBoundingClientRect();
-    point(inside(Math.floor(((event.clientY - box.top) / box.height) * view.n)),
-      inside(Math.floor(((event.clientX - box.left) / box.width) * view.n)));
-  });
-  plot.addEventListener("pointerleave", () => point(null, null));
-  plot.addEventListener("keydown", (event) => {
-    const step = {
-      ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0],
-    }[event.key];
-    if (!view || (!step && event.key !== "Escape")) return;
-    event.preventDefault();
-    if (!step) point(null, null);
-    else if (query === null || key === null) point(query ?? 0, 0);
-    else point(inside(query + step[0]), inside(key + step[1]));
-  });
   const local = ["change:temperature", "change:causal", "change:head"];
   for (const event of local) model.on(event, repaint);
   const resized = new ResizeObserver(repaint);
-  resized.observe(plot);
+  resized.observe(map.plot);
   const themed = new MutationObserver(repaintDetail); // JupyterLab's theme is an attribute
   themed.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
   return {

@@ -56,7 +56,7 @@ class AttentionExplorer(Explorer):
             widget.
     """
 
-    _esm = bundle("dom.js", "controls.js", "heatmap.js", "arcs.js", "attention.js")
+    _esm = bundle("dom.js", "controls.js", "heatmap.js", "tokenmap.js", "arcs.js", "attention.js")
     _css = bundle("explorer.css")
 
     SETTINGS = ("text", "source", "n_heads", "d_model", "d_head", "encoding", "temperature",
@@ -239,6 +239,6 @@ class AttentionExplorer(Explorer):
         right.colorbar(image, ax=ax, label="weight", shrink=0.8)
 
 
-def label(token: str) -> str:
+def label(token: str, most: int = 24) -> str:
     """A token as it is written beside a picture: nobody reads 50,000 letters there."""
-    return token if len(token) <= 24 else token[:23] + "…"
+    return token if len(token) <= most else token[: most - 1] + "…"
