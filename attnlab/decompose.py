@@ -3,11 +3,11 @@
 A name of a term says query first: content–position is what a word asks of a place.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnlab.attention import MultiHeadAttention, consecutive
@@ -85,8 +85,8 @@ def first_layer_parts(model: Encoder | TinyTransformer, ids: Int[Tensor, "batch 
     """What the first attention layer of a model reads, as content, position and rest.
 
     For every encoding that brings positions in at the input by an affine map (added, mixed,
-    concatenated): position is what it makes of zero vectors, content is the difference. Deeper
-    layers have no such split: there, content already depends on positions.
+    concatenated, before every layer): position is what it makes of zero vectors, content is the
+    difference. Deeper layers have no such split: there, content already depends on positions.
 
     Raises:
         TypeError: for another kind of model.
@@ -104,21 +104,31 @@ def first_layer_parts(model: Encoder | TinyTransformer, ids: Int[Tensor, "batch 
             f"a model of attnlab.models is needed, Encoder or TinyTransformer, got "
             f"{type(model).__name__}"
         )
+    encoding = model.encoding
 
-    def enter(x: Tensor) -> Tensor:
-        return model.encoding.at_layer(model.encoding.embed(x, pos), pos, 0)
+    def enter(parts: Parts) -> Parts:
+        return _affine(lambda x: encoding.embed(x, pos), parts)
 
-    position = enter(torch.zeros_like(words))
-    if not position.any():
+    def at_layer(parts: Parts) -> Parts:
+        return _affine(lambda x: encoding.at_layer(x, pos, 0), parts)
+
+    parts = enter(Parts(words, torch.zeros_like(words), segment))
+    if isinstance(model, Encoder):  # the norm stands between the two places
+        parts = at_layer(layer_norm_parts(model.embedding_norm, parts))
+    else:
+        parts = layer_norm_parts(model.layers[0].attention_norm, at_layer(parts))
+    if not parts.position.any():
         raise ValueError(
-            f"{type(model.encoding).__name__} brings no position in at the input: its scores have "
+            f"{type(encoding).__name__} brings no position in at the input: its scores have "
             "no position terms of this kind"
         )
-    # The Encoder adds its segment vector before the positions: an affine map treats it as content.
-    parts = Parts(enter(words) - position, position, enter(segment) - position)
-    if isinstance(model, Encoder):
-        return layer_norm_parts(model.embedding_norm, parts)
-    return layer_norm_parts(model.layers[0].attention_norm, parts)
+    return parts
+
+
+def _affine(of: Callable[[Tensor], Tensor], parts: Parts) -> Parts:
+    """An affine map of a sum, part by part: its constant belongs to the position."""
+    constant = of(torch.zeros_like(parts.content))
+    return Parts(of(parts.content) - constant, of(parts.position), of(parts.rest) - constant)
 
 
 def _projected(layer: MultiHeadAttention, parts: Parts) -> tuple[list[Tensor], list[Tensor]]:
@@ -126,9 +136,9 @@ def _projected(layer: MultiHeadAttention, parts: Parts) -> tuple[list[Tensor], l
     group = layer.n_heads // layer.n_kv_heads
     sizes = (layer.n_heads * layer.d_head, 2 * layer.n_kv_heads * layer.d_head)
     of_q, of_k = [], []
-    for part in parts:
+    for part, is_rest in zip(parts, (False, False, True), strict=True):
         q, k, _ = layer.heads(part)
-        if part is not parts.rest and layer.in_proj.bias is not None:
+        if not is_rest and layer.in_proj.bias is not None:
             b_q, b_kv = layer.in_proj.bias.split(sizes)
             b_k = b_kv[: layer.n_kv_heads * layer.d_head]
             q = q - b_q.view(layer.n_heads, 1, layer.d_head)
@@ -145,12 +155,13 @@ def score_terms(
     """The scores of a layer that reads these parts: the four TERMS, then the rest.
 
     Three parts on either side make nine products. The five with a rest in them are added up as
-    "rest"; the five matrices add up to the scores, before masks and the encoding's own bias.
+    "rest"; the five matrices add up to the scores, at the layer's scale and temperature, before
+    masks and the encoding's own bias.
 
     Source: Dai et al. 2019 (Transformer-XL), section 3.3, for the four; the rest is this course's.
     """
     of_q, of_k = _projected(layer, parts)
-    scale = layer.d_head**-0.5 if layer.scale is None else layer.scale
+    scale = (layer.d_head**-0.5 if layer.scale is None else layer.scale) / layer.temperature
     (q_c, q_p, q_r), (k_c, k_p, k_r) = of_q, of_k
     four = four_terms(q_c, q_p, k_c, k_p, scale)
     rest = ((q_c + q_p) @ k_r.mT + q_r @ (k_c + k_p + k_r).mT) * scale
@@ -168,7 +179,9 @@ def keep_terms(
 
 
 def variance_shares(
-    terms: Float[Tensor, "terms ... n_q n_k"], seen_only: bool = True
+    terms: Float[Tensor, "terms ... n_q n_k"],
+    seen_only: bool = True,
+    visible: Bool[Tensor, "*#rows #n_q #n_k"] | None = None,
 ) -> Float[Tensor, "terms ..."]:
     """Cov(term, score) / Var(score) for each term: the shares add up to 1, and one below 0 works
     against the others.
@@ -176,9 +189,18 @@ def variance_shares(
     The score is the sum of the terms. With `seen_only`, what is the same for all keys of a query is
     taken off first: the softmax does not see it. Without, only the mean over all pairs is. NaN
     where no variation is left.
+
+    Args:
+        visible: True where the query may see the key, as under a causal mask; the other pairs do
+            not count. Default: all do.
     """
     axes = (-1,) if seen_only else (-2, -1)
-    centred = terms - terms.mean(axes, keepdim=True)
+    if visible is None:
+        centred = terms - terms.mean(axes, keepdim=True)
+    else:
+        counts = visible.expand(terms.shape)
+        mean = (terms * counts).sum(axes, keepdim=True) / counts.sum(axes, keepdim=True).clamp(1)
+        centred = (terms - mean) * counts
     score = centred.sum(0)
     return (centred * score).sum((-2, -1)) / score.square().sum((-2, -1))
 

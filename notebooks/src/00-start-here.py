@@ -347,7 +347,7 @@ check("0.1", number_of_weights)
 #
 # No check here, only your eyes. Type a sentence with a pronoun into the explorer above, such as
 # *The trophy does not fit into the bag because it is too big.* Can you find a head in which "it"
-# looks at "trophy"? Now replace "big" by "small". Does that head follow? Notebook 3 shows how to
+# looks at "trophy"? Now replace "big" by "small". Does that head follow? [Notebook 3](03-what-heads-learn.ipynb) shows how to
 # find out whether what you saw is more than luck.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -358,13 +358,13 @@ check("0.1", number_of_weights)
 # | **0** Start here | what does a model look at? |
 # | **1** [One head](01-one-head.ipynb) | what can one head do, and what not? |
 # | **2** [Many heads](02-many-heads.ipynb) | how are heads split, merged and counted? |
-# | 3 What heads learn | which heads do something that you can name? |
-# | 4 Which heads matter | which heads can go? |
-# | 5 Sharing and scales | what is saved when heads share keys, or see only near tokens? |
+# | **3** [What heads learn](03-what-heads-learn.ipynb) | which heads do something that you can name? |
+# | **4** [Which heads matter](04-which-heads-matter.ipynb) | which heads can go? |
+# | **5** [Sharing and scales](05-sharing-and-scales.ipynb) | what is saved when heads share keys, or see only near tokens? |
 # | **6** [The order problem](06-the-order-problem.ipynb) | what does attention know about order? |
 # | **7** [Sinusoidal](07-sinusoidal.ipynb) | what do the waves encode? |
 # | **8** [Putting positions in](08-putting-positions-in.ipynb) | add, concatenate, mix, at which layer? |
-# | 9 Four terms | how much of a score is content, how much position? |
+# | **9** [Four terms](09-four-terms.ipynb) | how much of a score is content, how much position? |
 # | **10** [Relative positions](10-relative-positions.ipynb) | Shaw, T5, ALiBi, Sandwich |
 # | **11** [RoPE](11-rope.ipynb) | rotation instead of addition |
 # | 12 Beyond the training length | which encodings survive longer texts? |
@@ -386,7 +386,7 @@ check("0.1", number_of_weights)
 # ### Questions
 #
 # *What can attention patterns tell us about a model?* (Review question 13 of the course, begun here,
-# finished in notebook 3.) That one head looks at the token before: yes, that is measured. That a
+# finished in [notebook 3](03-what-heads-learn.ipynb).) That one head looks at the token before: yes, that is measured. That a
 # bright column is important: no, the largest share lies on two marks without meaning.
 #
 # ### Common misconceptions

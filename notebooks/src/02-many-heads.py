@@ -741,5 +741,5 @@ check("2.4", multi_head)
 #   additive terms.
 # - Raffel et al. 2020 (T5): a model with $h\,d_k \ne d_{model}$.
 #
-# **Next:** notebook 3 (being written) asks what trained heads learn. [Notebook 6](06-the-order-problem.ipynb)
-# begins with positions. Back to [the start](00-start-here.ipynb).
+# **Next:** [notebook 3](03-what-heads-learn.ipynb) asks what trained heads learn. Back
+# to [the start](00-start-here.ipynb).

@@ -433,7 +433,7 @@ MixingExplorer()
 # In a deeper layer words and positions have passed through attention, and are mixed. They can still be
 # told apart: with the weights (and the divisors of LayerNorm, explained below) as they came out, all
 # else is linear, so the part that stems from the words and the part that stems from the positions can
-# be followed side by side. Notebook 9 takes this decomposition up. (A share may be a little above 100 %
+# be followed side by side. [Notebook 9](09-four-terms.ipynb) takes this decomposition up. (A share may be a little above 100 %
 # when another one is below 0. And the answer to 5: neighbouring sinusoidal rows are much alike, and
 # most of a row is the same at all positions of a short text, which the softmax does not see. Random
 # rows differ in everything.)
@@ -1020,5 +1020,4 @@ check("8.4", decode)
 # - Wang et al. 2021, *On Position Embeddings in BERT*: tasks compared.
 # - Dehghani et al. 2019, *Universal Transformers*: section 2.1, positions at every step.
 #
-# **Next:** [notebook 10](10-relative-positions.ipynb): encodings that know only how far apart two
-# tokens are. Back to [the start](00-start-here.ipynb).
+# **Next:** [notebook 9](09-four-terms.ipynb): what happens to words and positions inside a score. Back to [the start](00-start-here.ipynb).
