@@ -283,7 +283,8 @@ def prune_in_steps(
 
     Returns heads of the model as it is given, in the order of removal.
 
-    Source: Michel et al. 2019, section 4.2 (iterative).
+    Source: Molchanov et al. 2017, section 2 (scores anew after each removal); compare Michel et al.
+    2019, section 4.
 
     Raises:
         ValueError: if the model has fewer than n heads, or a step is below 1.

@@ -367,8 +367,8 @@ check("0.1", number_of_weights)
 # | **9** [Four terms](09-four-terms.ipynb) | how much of a score is content, how much position? |
 # | **10** [Relative positions](10-relative-positions.ipynb) | Shaw, T5, ALiBi, Sandwich |
 # | **11** [RoPE](11-rope.ipynb) | rotation instead of addition |
-# | 12 Beyond the training length | which encodings survive longer texts? |
-# | 13 Structured and adaptive | trees, graphs, positions from content |
+# | **12** [Beyond the training length](12-beyond-training-length.ipynb) | which encodings survive longer texts? |
+# | **13** [Structured and adaptive](13-structured-and-adaptive.ipynb) | trees, graphs, positions from content |
 # | 14 What attention costs | parameters, memory, time |
 # | 15 Attention without the matrix | exact statistics of very long texts |
 #

@@ -832,7 +832,7 @@ claim("'Add a vector to each word' is one way among others: RoPE, T5 and ALiBi l
 # |---|---|
 # | a code for each position | with RoPE, T5 and ALiBi the output does not depend on it (measured above), and RoPE and T5 solved "who did it?"; so did two causal layers with no encoding at all |
 # | distances can be read off | symmetric ALiBi has distances and fails on mirrors; the side matters, too |
-# | works for longer texts | a property to be measured, not built in by a formula: Press et al. 2022 show encodings that break off just past the training length; Kazemnejad et al. 2023 find causal models *without* encoding ahead on several tasks. Notebook 12 (planned) will measure it |
+# | works for longer texts | a property to be measured, not built in by a formula: Press et al. 2022 show encodings that break off just past the training length; Kazemnejad et al. 2023 find causal models *without* encoding ahead on several tasks. [Notebook 12](12-beyond-training-length.ipynb) measures it |
 # | cheap | a price is weighed against what it buys: Shaw's relative vectors cost more than a table of sinusoids (notebook 10) |
 #
 # What is *needed* can be said in one sentence: **something must break the symmetry between those

@@ -885,8 +885,8 @@ claim("The head made of blocks finds all of them (share).",
 # %% [markdown]
 # What ends at the length of training is not the code but what the parameters learned about it. The
 # paper was careful: it says that the sinusoidal version *may* allow longer sequences, and does not
-# test it. Neither "handles about 10,000 positions" nor "degrades gracefully" is in it. Notebook 12
-# (planned) will let whole models race beyond their training length.
+# test it. Neither "handles about 10,000 positions" nor "degrades gracefully" is in it. In
+# [notebook 12](12-beyond-training-length.ipynb) whole models race beyond their training length.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What it costs
@@ -1098,8 +1098,8 @@ check("7.5", look_back)
 #
 # *Does a sinusoidal encoding let a model work beyond its training length?* (A part of review
 # question 5 of the course.) The codes go on unchanged. A head with free parameters, trained on 64
-# positions, missed many keys beyond 128; a head made of blocks missed none. Notebook 12 (planned)
-# will measure whole models.
+# positions, missed many keys beyond 128; a head made of blocks missed none. Whole models are measured
+# in [notebook 12](12-beyond-training-length.ipynb).
 #
 # *Why a sine and a cosine, and not $d$ sines?* The addition theorem needs both: with sines alone
 # position 0 would have the code 0, and no matrix moves that. One value of a sine also leaves two

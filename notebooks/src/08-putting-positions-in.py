@@ -105,7 +105,8 @@ claim("At stretch 2, positions 3, 4 and 1022 are half of rows 1 and 2, row 2 and
 
 # %% [markdown]
 # "Cannot go beyond its length" is therefore too strong. The interpolated vectors exist. Whether a
-# trained model can use them is a question for notebook 12, where lengths are measured.
+# trained model can use them is a question for [notebook 12](12-beyond-training-length.ipynb), where
+# lengths are measured.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### What it costs
@@ -1009,7 +1010,8 @@ check("8.4", decode)
 # - "Concatenating keeps words and positions apart": not in the scores, unless it is learned.
 # - "Concatenating doubles the cost": at $d_{pe} = d$ four times the attention parameters; at $d/8$ a quarter more.
 # - "Adding positions at each layer helps the gradient": not that of a computed table.
-# - "A learned table cannot be used beyond its length": it can be stretched; how well, notebook 12 measures.
+# - "A learned table cannot be used beyond its length": it can be stretched; how well,
+#   [notebook 12](12-beyond-training-length.ipynb) measures.
 #
 # ### Further reading
 #

@@ -1067,4 +1067,5 @@ check("11.5", key_for)
 # - Wang et al. 2024, *When Precision Meets Position*: bfloat16 and RoPE.
 # - Press et al. 2022, *Train Short, Test Long*: table 1 (speed), section 2 (length).
 #
-# **Back to:** [notebook 10](10-relative-positions.ipynb), where offsets enter as a bias on the scores.
+# **Next:** [notebook 12](12-beyond-training-length.ipynb): which encodings survive longer texts? Back to
+# [notebook 10](10-relative-positions.ipynb), where offsets enter as a bias on the scores.
