@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from attnlab import tasks
 from attnlab.tasks import Roles, TinyEnglish, WhoChasedWhom
 
 LANGUAGES = {"bare": TinyEnglish(), "stops": TinyEnglish(stops=True)}
@@ -136,3 +137,101 @@ def test_who_chased_whom_has_the_same_words_both_ways():
     ids, chaser, chased = task.batch(50, seeded())
     assert (chaser != chased).all()
     assert ids[:, 1].equal(chaser) and ids[:, 4].equal(chased) and ids.shape == (50, 6)
+
+
+def test_letters_know_their_words_and_sentences():
+    task = tasks.Letters()
+    texts = task.batch(40, seeded())
+    for ids, pos, answers in zip(
+        texts.ids.tolist(), texts.pos.tolist(), texts.answers.tolist(), strict=True
+    ):
+        place = word = sentence = 0
+        for t, token in enumerate(ids):
+            assert pos[t] == [place, word, sentence]
+            if token < 10:
+                first, opening = t - place, t
+                while opening and ids[opening - 1] != 11:
+                    opening -= 1
+                assert answers[t] == [ids[first], ids[opening]]
+                place += 1
+            else:
+                assert answers[t] == [tasks.UNASKED] * 2
+                place, word = 0, word + 1 if token == 10 else 0
+                sentence += token == 11
+    assert texts.ids.shape == (40, 48) and texts.ids.max() < task.vocab_size
+
+
+@pytest.mark.parametrize("brackets", [False, True])
+def test_trees_know_parents_and_siblings(brackets):
+    task = tasks.Trees(brackets=brackets)
+    trees = task.batch(60, seeded())
+    assert trees.ids.shape == (60, task.length) and trees.ids.max() < task.vocab_size
+    for row in range(60):
+        ids, answers = trees.ids[row].tolist(), trees.answers[row].tolist()
+        label, at = {}, {}
+        for t, path in enumerate(trees.paths[row].tolist()):
+            if ids[t] < 10 and trees.inside[row, t]:
+                path = tuple(c for c in path if c >= 0)
+                label[path], at[path] = ids[t], t
+        assert () in label and 7 <= len(label) <= task.most
+        for path, t in at.items():
+            if path:
+                sibling = (*path[:-1], 1 - path[-1])
+                assert answers[t] == [label[path[:-1]], label[sibling]]
+            else:
+                assert answers[t] == [tasks.UNASKED] * 2
+        assert sorted(at) == [path for path, _ in sorted(at.items(), key=lambda item: item[1])]
+        asked = sum(a != [tasks.UNASKED] * 2 for a in answers)
+        assert asked == len(label) - 1
+        assert trees.inside[row].sum() == len(label) * (3 if brackets else 1)
+
+
+def test_brackets_tell_the_tree():
+    trees = tasks.Trees(brackets=True).batch(30, seeded())
+    for row in range(30):
+        stack, found = [], {}
+        for t, token in enumerate(trees.ids[row].tolist()):
+            if token == 11:
+                stack.append(None)
+            elif token == 12:
+                stack.pop()
+            elif token < 10:
+                stack[-1] = token
+                if len(stack) > 1:
+                    found[t] = stack[-2]
+        assert found == {
+            t: a for t, (a, _) in enumerate(trees.answers[row].tolist()) if a != tasks.UNASKED
+        }
+
+
+def test_graphs_ask_for_the_colour_of_most_neighbours():
+    colours, edges, answers = tasks.Graphs().batch(50, seeded())
+    assert torch.equal(edges, edges.mT) and not edges.diagonal(dim1=1, dim2=2).any()
+    for b in range(50):
+        for v in range(14):
+            ones = [colours[b, u].item() for u in range(14) if edges[b, v, u]]
+            more = 2 * sum(ones) - len(ones)
+            assert answers[b, v] == (tasks.UNASKED if more == 0 else int(more > 0))
+
+
+@pytest.mark.parametrize("back, fillers", [(3, 0.5), (1, 0.0), (2, 0.9)])
+def test_recent_items_by_loops(back, fillers):
+    ids, answers = tasks.Recent(back=back, fillers=fillers).batch(50, seeded())
+    for row, answer in zip(ids.tolist(), answers.tolist(), strict=True):
+        items = []
+        for token, said in zip(row, answer, strict=True):
+            items += [token] if token < 8 else []
+            assert said == (items[-back] if len(items) >= back else tasks.UNASKED)
+    share = (ids >= 8).float().mean().item()
+    assert share == pytest.approx(fillers, abs=0.05)
+
+
+@pytest.mark.parametrize("task", [tasks.Letters(), tasks.Trees(), tasks.Graphs(), tasks.Recent()])
+def test_structured_tasks_draw_from_the_generator_alone(task):
+    def flat(batch):
+        return batch[0] if isinstance(batch, tuple) else batch.ids
+
+    generator = seeded(1)
+    assert torch.equal(flat(task.batch(4, seeded(1))), flat(task.batch(4, generator)))
+    assert not torch.equal(flat(task.batch(4, seeded(1))), flat(task.batch(4, generator)))
+    assert len(flat(task.batch(0, generator))) == 0

@@ -218,13 +218,13 @@ def graph_distances(graph) -> Int[Tensor, "n n"]:
 
 def laplacian_vectors(graph, k: int) -> Float[Tensor, "n k"]:
     """A vector for each node of a networkx graph: its entries in the eigenvectors of the normalised
-    Laplacian with the k smallest eigenvalues, the constant one left out, zeros where there are no
-    more.
+    Laplacian with the k smallest eigenvalues, the very first one left out (in a graph of one piece
+    it says no more than the degrees), zeros where there are no more.
 
     The sign of an eigenvector is arbitrary, and so is the basis where an eigenvalue repeats: a
     model must not rely on them (Dwivedi and Bresson flip signs at random in training). Here the
-    entry largest in size is positive. On a path these are cosines: the sinusoidal code is the case
-    of a line.
+    entry largest in size is positive, the first of them if there are several. On a path these are
+    cosines: the sinusoidal code is the case of a line.
 
     Source: Dwivedi and Bresson 2020, section 2.1 (Laplacian positional encodings).
 
@@ -240,6 +240,11 @@ def laplacian_vectors(graph, k: int) -> Float[Tensor, "n k"]:
     scale = edges.sum(-1).clamp(min=1) ** -0.5  # 1 / sqrt(degree)
     laplacian = torch.diag((edges.sum(-1) > 0).double()) - scale[:, None] * edges * scale
     vectors = torch.linalg.eigh(laplacian).eigenvectors[:, 1 : k + 1]
-    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)) if n > 1 else vectors
+    if n > 1:  # equal sizes differ by rounding, which must not choose between them
+        size = vectors.abs()
+        first = (size > size.amax(0) - 1e-9).byte().argmax(0, keepdim=True)
+        largest = vectors.gather(0, first)
+    else:
+        largest = vectors
     vectors = vectors * torch.where(largest < 0, -1.0, 1.0)
     return F.pad(vectors, (0, k - vectors.shape[1])).float()
