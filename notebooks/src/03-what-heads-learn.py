@@ -6,7 +6,7 @@
 # When you have worked through this notebook you can
 #
 # - turn "this head does grammar" into a number: gold links, and the baselines that belong beside them;
-# - say what differs between models that differ in their random start only;
+# - say what differs between models that differ in their seed only;
 # - compute a head's entropy with the right normaliser, and say what low and high entropy do not mean;
 # - compare two heads without being fooled by the mask, and know what equal weights leave open;
 # - score heads of a real model without choosing and scoring on the same sentences.
@@ -100,8 +100,9 @@ guess.reveal(
 #
 # Five models with 2 layers of 4 heads were trained on this language and come with the course
 # (`attnlab/data`; `python -m attnlab.trained` makes them again). $d_{model} = 64$, causal, attention
-# only. Each has two tasks at once: name the next word where it is decided, and at every place name the
-# word before. They differ in the random numbers they started from, and in nothing else.
+# only; the order of the words comes in by rotation ([notebook 11](11-rope.ipynb)). Each has two tasks
+# at once: name the next word where it is decided, and at every place name the word before. They differ
+# in the seed only: it draws the parameters they start from and the texts they are trained on.
 
 # %%
 def weights_of(model, texts):
@@ -172,8 +173,8 @@ different = len(set(holders["repeat"]))
 # %%
 guess.reveal(
     0 if different == 1 else 1 if different < 4 else 2,
-    f"{different} different places in 5 models. A role is not tied to a number; only the layer is the "
-    "same, since the match needs what layer 0 has prepared.",
+    f"{different} different places in 5 models. This role is not tied to the number of a head; only its "
+    "layer is the same, since the match needs what layer 0 has prepared.",
 )
 
 # %%
@@ -217,6 +218,13 @@ claim("Subject: in each model a head well above the best fixed offset (differenc
       source="this cell; Voita et al. 2019, section 5.2, for the test", id=25)
 claim("Pronoun: above the offset too, but nowhere clean.", best_mass["pronoun"], between=(0.35, 0.85),
       source="this cell", id=26)
+claim("Random parameters: little mass on any relation (best of eight heads, four relations).",
+      list(random_mass.values()), below=0.2, source="this cell", id=26)
+rows = texts.links["repeat"]
+to_first = rows[:, [0, 2, 2]] - torch.tensor([0, 0, 1])  # from the surname to the first name before it
+claim("Each model has a head of layer 0 that looks from the surname back to the first name (mass).",
+      [stats.gold_mass(w[:, :4], to_first[:, 1:], to_first[:, 0]).max() for w in weights], above=0.7,
+      source="this cell; Elhage et al. 2021", id=26)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What is a positional head?
@@ -297,7 +305,7 @@ claim("In their order there is no law: layers, of 10, in which distance grows wi
 # 3. Colour by "entropy", then change to random parameters. Which of the two models has the more even
 #    heads?
 # 4. Write a text of your own with words of the language, such as "zib mopa the dog eats bones . zib".
-#    Then one that is not allowed: "zib mopa zib". Does the head still find "mopa"?
+#    Then one that the language never makes: "zib mopa kel dorn zib". Does the head still find "mopa"?
 
 # %%
 HeadsExplorer(
@@ -310,7 +318,7 @@ HeadsExplorer(
 )
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Mass is not necessity
+# ## Is the head with the mass needed?
 #
 # In each model one head has at least 0.85 of its weight on the repeat links, and the model never
 # errs. So this head does it? Take it away: multiply its output by 0, change nothing else, and ask the
@@ -370,11 +378,12 @@ claim("One head silenced: repeat answers stay right in most cases.", silenced["r
       source="this cell", id=23)
 claim("All heads on these links silenced: mostly wrong.", group_left, below=0.5, source="this cell",
       id=23)
-claim("The head with the most mass is the one missed most, in so many of 15 cases (3 relations, "
-      "5 models).", sum(same_head.values()), below=12, source="this cell", id=23)
+claim("The head with the most mass is often, but far from always, the one missed most (of 15 cases, "
+      "3 relations in 5 models; by chance 2).", sum(same_head.values()), between=(3, 11),
+      source="this cell", id=23)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# ### Little mass is not absence either
+# ### The same language with stops
 #
 # A small change of the language: each invented name ends with a stop, "zib mopa . kel dorn . the dog
 # …". Nothing depends on the stop. Three models of the same recipe come with the course, seeds
@@ -415,7 +424,7 @@ with_gold = sum(g > 0.5 for g in gold)
 guess.reveal(
     with_gold,
     "Where there is none, heads look at the stop behind the surname: in layer 0 that stop has looked at "
-    "both names, so it knows as much as the surname. Gold links are what a person would follow; "
+    "both names, so it can know as much as the surname. Gold links are what a person would follow; "
     "the model need not.",
 )
 
@@ -430,6 +439,10 @@ claim("And there the stop has a head of layer 0 on the first name and one on the
       collected[odd], above=0.4, source="this cell", id=24)
 
 # %% [markdown]
+# To be honest about the order of events: the language had these stops first. It was reworded without
+# them after they had been seen to take the mass in some models. So "in each of five models a head on
+# the repeat links" holds for a wording that was chosen to show such heads.
+#
 # ### A sixth model
 #
 # Five models could be luck. Here is another, trained while you wait, and stopped as soon as it is right
@@ -451,8 +464,8 @@ image = mass_table(ax, {
 })
 ax.set_ylabel("relation")
 fig.colorbar(image, ax=ax, label="mass on gold links")
-figure(fig, alt="The same table for a sixth model. Again one or two heads of layer 1 stand out for "
-       "subject and for repeat, at other places than in seed 0, and none for pronoun.")
+figure(fig, alt="The same table for a sixth model. Again a head of layer 1 stands out for subject and "
+       "one for repeat, the latter at another place than in seed 0, and none for pronoun.")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Entropy: how spread out is a head?
@@ -547,8 +560,14 @@ for s, model in enumerate(models):
         with heads.without(model, [(f"layers.{h // 4}.attention", h % 4)]):
             now = trained.tiny_english_scores(model, texts)
         loss_of[s, h] = sum(answers[s][r] - now[r] for r in now) / len(now)
-ranks = torch.stack([x.flatten().argsort().argsort().float() for x in (entropy, loss_of)])
-rank_correlation = torch.corrcoef(ranks)[0, 1].item()
+def rank_correlation(x, y):
+    """Correlation of the ranks: 1 if the two always rise together, 0 if they have no trend."""
+    ranks = [a.flatten().argsort(stable=True).argsort().float() for a in (x, y)]
+    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
+
+
+trend = [rank_correlation(entropy[:, part], loss_of[:, part])
+         for part in (slice(0, 8), slice(0, 4), slice(4, 8))]
 fig, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for layer, (colour, marker) in enumerate((("#b8860b", "o"), ("#00224e", "s"))):
     part = slice(4 * layer, 4 * layer + 4)
@@ -559,26 +578,24 @@ ax.axvspan(random_entropy.min().item(), random_entropy.max().item(), color="grey
 ax.set_xlim(0, 1)
 ax.set_xlabel("normalised entropy (0: one key, 1: all visible keys alike)")
 ax.set_ylabel("right answers lost\nwhen silenced (share)")
-ax.legend(loc="upper left", fontsize=9)
+ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=3, fontsize=9)
 ax.grid(alpha=0.3)
 figure(fig, alt="Scatter plot of 40 heads: normalised entropy against the share of right answers lost "
        "when the head is silenced. Layer 1 lies at 0.2 to 0.5, layer 0 at 0.4 to 0.8, heads with "
        "random parameters at 0.8 to 0.9. The loss, 0 to 0.08, shows no trend.")
-print(f"rank correlation of entropy and loss: {rank_correlation:.2f}")
+print("rank correlation of entropy and loss: all {:.2f}, layer 0 {:.2f}, layer 1 {:.2f}".format(*trend))
 
 # %%
 claim("Heads with random parameters: high entropy, and no purpose at all (normalised).",
       random_entropy, above=0.75, source="this cell", id=29)
-claim("Entropy hardly tells which heads are needed (rank correlation over 40 heads).",
-      rank_correlation, between=(-0.5, 0.5), source="this cell", id=29)
+claim("Entropy hardly tells which heads are needed (rank correlation: all 40 heads, each layer).",
+      trend, between=(-0.4, 0.4), source="this cell", id=29)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Weights and what comes of them
 #
-# The output is $\sum_j \alpha_{ij} v_j$, so a large weight on a small value $v_j$ does little. And
-# where there are more keys than dimensions, different weights can give the *same* output. Take 64
-# keys with values of $d_v = 8$ numbers: 8 conditions for the output and 1 for the sum leave a space
-# of 55 dimensions in which the weights may move without any effect.
+# The output is $\sum_j \alpha_{ij} v_j$, so a large weight on a small value $v_j$ does little. Does
+# the output at least tell what the weights were? Take 64 keys with values of $d_v = 8$ numbers.
 
 # %%
 guess = predict(
@@ -615,8 +632,8 @@ print(f"keys used: {keys_used} of 64; largest difference of the outputs: {(p @ v
 # %%
 guess.reveal(
     min(range(4), key=lambda i: abs(keys_used - (64, 32, 9, 1)[i])),
-    "Eight conditions for the output and one for the sum: nine keys are enough, for any weights "
-    "(Carathéodory's theorem).",
+    "Eight conditions for the output and one for the sum: the 64 weights can move in 55 dimensions "
+    "without any effect, and nine keys are enough, for any weights (Carathéodory's theorem).",
 )
 
 # %%
@@ -625,14 +642,14 @@ print(f"normalised entropy {stats.normalised_entropy(p).mean():.2f} and "
       f"{stats.normalised_entropy(q).mean():.2f}; largest weight at the same key in {same_top:.0%}")
 claim("The outputs are the same (largest difference).", (p @ v - q @ v).abs().max(), below=1e-10,
       source="this cell; Brunner et al. 2020", id=23)
-claim("The largest weight is mostly at another key (share of queries where it is the same).", same_top,
-      below=0.5, source="this cell", id=23)
+claim("The other row can be chosen so (we shrank the largest weight) that the largest weight is "
+      "mostly at another key (share of queries where it is the same).", same_top, below=0.5, source="this cell", id=23)
 
 # %% [markdown]
 # Does that make weights worthless? The question is disputed. Jain and Wallace (2019) found other
 # weights with nearly the same prediction and concluded that weights do not explain; Wiegreffe and
 # Pinter (2019) answered that such weights have to be made up, and that a trained model did not come
-# to them. What nobody disputes: that a weight is large is a reason to test, by taking it away.
+# to them. Either way, a large weight is a reason to test, by taking it away.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Do two heads do the same?
@@ -669,7 +686,8 @@ for std in (0.3, 1.0, 2.0):
     a = causal_heads(std)
     plain[std] = mean_pair(stats.head_correlation(a, baseline=False))
     corrected[std] = mean_pair(stats.head_correlation(a, seen))
-full = mean_pair(stats.head_correlation((0.3 * torch.randn(8, 256, 256)).softmax(-1), baseline=False))
+scores = 0.3 * torch.randn(8, 256, 256, generator=torch.Generator().manual_seed(0))
+full = mean_pair(stats.head_correlation(scores.softmax(dim=-1), baseline=False))
 print("plain correlation:", {s: round(r, 2) for s, r in plain.items()})
 print(f"without a mask, std 0.3: {abs(full):.2f}")
 
@@ -706,7 +724,7 @@ claim("Without a mask there is nothing to remove.", full, expect=0.0, atol=0.02,
       id=33)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# ### Equal weights, other outputs
+# ### Equal weights
 #
 # Now the other half of the sentence: does high correlation mean redundant? Two heads with *exactly* the
 # same weights, $r = 1$, and random values of their own. We compare their outputs by the cosine, over all
@@ -741,10 +759,11 @@ guess.reveal(
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Correlation is one way to compare weights. The **Jensen–Shannon distance** treats each row as a
-# distribution and knows how far apart two rows can be: 0 for equal rows, $\sqrt{\log 2} = 0.83$ for rows
-# that never meet. It has no use for a baseline, but the first rows, with few keys, are near each other
-# in any two causal heads. Beside it always look at the outputs. Here are the eight heads of the
-# trained model, seed 0, on one text.
+# distribution: for two rows $a$ and $b$ take $H(\tfrac{a+b}{2}) - \tfrac12 (H(a) + H(b))$, then the
+# mean over the queries, then the root. It is 0 for equal rows, $\sqrt{\log 2} = 0.83$ for rows that
+# never meet. It has no use for a baseline, though the first row, with one key, is equal in any two
+# causal heads. Beside it always look at the outputs. Here are the eight heads of the trained model,
+# seed 0, on one text; the outputs are what each head adds to its layer's.
 
 # %%
 model = models[0]
@@ -795,7 +814,8 @@ claim("In the trained model, too, removing the baseline lowers the mean correlat
 #
 # all-MiniLM-L6-v2: 6 layers of 12 heads, trained on English. It looks both ways, and its tokenizer puts
 # [CLS] before a text and [SEP] behind it. `attnlab.links` has sentences with gold links, written for
-# this course so that no fixed offset solves them.
+# this course so that no fixed offset solves them. Every pronoun is decided by gender or number: a head
+# that goes from "she" to any woman is right here.
 
 # %%
 encoder = load_encoder()
@@ -811,7 +831,8 @@ for relation in links.relations():
 # %% [markdown]
 # 72 heads are many tickets. The best of them looks good on any list of sentences. Suppose the heads knew
 # nothing: each looks at one random other word of the sentence. They are scored on the 32 pronoun
-# sentences of one half, by *found*: is the largest weight on the right word?
+# sentences of one half, by *found*. From here on [CLS], [SEP] and the query itself do not count: is
+# the largest weight among the *other words* on the right one?
 
 # %%
 guess = predict(
@@ -841,19 +862,21 @@ guess.reveal(
 print(links.table(encoder))
 
 # %% [markdown]
-# How to read a line: the head chosen on half A (and on half B), as layer.head; its score on the half
-# that chose it, beside what luck gives there; its score on the other half, beside the best fixed
-# offset and luck; the weight it gives the right word there; and the score of the best rule that knows
-# the nouns and nothing else, such as "the first noun". "wins" asks only: more weight on the antecedent
-# than on the other person?
+# How to read a line: the head chosen on half A and the one chosen on half B, as layer.head; their mean
+# score on the half that chose them ("same"), beside what luck gives there; their mean score on the
+# other half, beside the best fixed offset and luck; the weight they give the right word there; and the
+# score of the best rule that knows the nouns and nothing else, such as "the first noun". In brackets:
+# only 5 % of the draws of 72 random heads score higher. "wins" asks only: more weight on the antecedent
+# than on the other noun?
 
 # %%
 pronoun = links.best_head(encoder, "pronoun->antecedent")
 pronoun_offset = links.best_offset("pronoun->antecedent")
 subject = links.best_head(encoder, "verb->subject")
 determiner = links.best_head(encoder, "determiner->noun")
+backwards = links.best_head(encoder, "subject->verb")
 claim("Pronoun → antecedent: found by one head, chosen on the other half (both directions).",
-      pronoun.other, above=0.65, source="attnlab.links; Clark et al. 2019, section 4.2, for BERT",
+      pronoun.other, above=0.65, source="attnlab.links; Clark et al. 2019, section 4.3, for BERT",
       id=26, skip=no_real)
 claim("Far above the best fixed offset (difference).",
       [a - b for a, b in zip(pronoun.other, pronoun_offset.other, strict=True)], above=0.4,
@@ -863,13 +886,27 @@ claim("Determiner → noun: found by one head.", determiner.other, above=0.9,
 subject_rule = max(links.rules("verb->subject").values())
 claim("Verb → subject: no head is far above the rule 'the first noun' (difference of the mean).",
       sum(subject.other) / 2 - subject_rule, below=0.25, source="attnlab.links", id=24, skip=no_real)
+claim("Subject → verb: the score shrinks where it was not chosen (difference of the means).",
+      (sum(backwards.same) - sum(backwards.other)) / 2, above=0.1, source="attnlab.links", id=24,
+      skip=no_real)
+everything = [  # [CLS], [SEP] and the query count again; the same heads
+    links.scores(encoder, relation, half)["plain"][choice.chosen[chosen_on]].item()
+    for relation, choice in (("pronoun->antecedent", pronoun), ("verb->subject", subject))
+    for chosen_on, half in enumerate("BA")
+]
+print("found among all tokens: pronoun {:.2f} {:.2f}, subject {:.2f} {:.2f}".format(*everything))
+claim("With [CLS] and [SEP] in the count each of these heads finds less (difference).",
+      [a - b for a, b in zip(pronoun.other + subject.other, everything, strict=True)], above=0.02,
+      source="attnlab.links", id=26, skip=no_real)
+claim("The pronoun head is also the best for verb → subject: a head's name is the relation one tested.",
+      pronoun.chosen == subject.chosen, equals=True, source="attnlab.links", id=26, skip=no_real)
 
 # %% [markdown]
 # So some relations have a head, and others do not. Clark et al. (2019, Table 1) found the same in BERT:
 # their best heads reach 94 % for determiners, 87 % for direct objects and 81 % for possessives,
 # but 58.5 % for subjects, where a fixed offset already has 45.5 %. And no head follows syntax as a
 # whole.
-# A single pronoun head reached 65 % there. "Heads for related entities" and "for words of similar
+# A single head for coreference reached 65 % there (section 4.3). "Heads for related entities" and "for words of similar
 # meaning" have found little support: Kovaleva et al. (2019) saw 2 heads of 144 that went with the
 # relations of a frame lexicon, and these did not matter for the tasks.
 
@@ -923,7 +960,8 @@ norm_share = sink_norm[sinks].mean().item() if sinks.any() else float("nan")
 sharpest = sink_entropy.flatten().argsort()[:10]
 on_sinks = int(sinks.flatten()[sharpest].sum())
 print(f"share of the weight {weight_share:.2f}, share of what arrives {norm_share:.2f}")
-print(f"of the 10 heads with the lowest entropy, {on_sinks} have most of their weight on the two")
+print(f"of the 10 heads with the lowest entropy, {on_sinks} have most of their weight on the two "
+      f"(of all heads: {sinks.float().mean():.0%})")
 
 # %%
 if trained_here:
@@ -941,8 +979,8 @@ claim("More than a third of the heads spend most of their weight on [CLS] and [S
       skip=no_real)
 claim("What arrives from there is a small part (ratio of the two shares).", norm_share / weight_share,
       below=0.4, source="this cell; Kobayashi et al. 2020", id=29, skip=no_real)
-claim("Low entropy is often a sink: so many of the 10 sharpest heads.", on_sinks, above=4,
-      source="this cell", id=29, skip=no_real)
+claim("Low entropy need not mean that a head has found a word: sinks among the 10 sharpest heads.",
+      on_sinks, above=5, source="this cell", id=29, skip=no_real)
 claim("Heads that are positional by the 90 % rule (offset −1).", int((previous >= 0.9).sum()), equals=1,
       source="this cell; Voita et al. 2019, section 5.1", id=27, skip=no_real)
 
@@ -1077,23 +1115,24 @@ check("3.4", causal_correlation)
 # | question | measure | beside it belongs |
 # |---|---|---|
 # | does this head follow a relation? | mass, found, over gold links | best fixed offset; best of as many random heads; choice and score on different halves |
-# | is it positional? | same offset in 90 % of the queries | - |
+# | is it positional? | same offset in at least 90 % of the queries | - |
 # | how spread out is it? | $H^h_i$, divided by $\log$(visible keys) | size of the values: sinks are sharp too |
 # | do two heads look alike? | correlation with the baseline removed, Jensen–Shannon distance | similarity of the outputs |
 # | is it needed? | silence it | silence the others that do the same |
 #
-# - Which head takes which role differs from one random start to the next.
-# - Mass on a link is not necessity, and a link without mass is not absence.
+# - Which head takes which role differs from one seed to the next.
+# - Mass on a link does not mean that the head is needed; a link without mass does not mean that the
+#   model ignores the relation.
 # - Entropy says how a head looks, not what for.
 #
 # ### Questions
 #
 # *How do different attention heads specialize, and how can we measure this specialization?* (Review
-# question 1 of the course.) Training on a task with several demands drives heads apart: in all five
-# models some head of layer 1 has most of its weight on the repeat links, against 0.13 at most
-# with random parameters. We measure it by mass and found on gold links, above the baselines of the
-# table. Specialisation is partial (no positional head by the 90 % rule, no clean pronoun head in the
-# small models) and redundant (one head silenced changed little).
+# question 1 of the course.) They come to differ in training: in all five models some head of layer 1
+# has most of its weight on the repeat links, where no head with random parameters has a fifth. We
+# measure it by mass and found on gold links, above the baselines of the table. Specialisation is
+# partial (no head for the word before by the 90 % rule, no clean pronoun head in the small models) and
+# redundant (one head silenced changed little).
 #
 # *What can attention patterns tell us about model behaviour and learned representations?* (Review
 # question 13.) Where a head looks, and so what it could have used: hypotheses. They do not tell how
@@ -1103,14 +1142,15 @@ check("3.4", causal_correlation)
 # ### Common misconceptions
 #
 # - "Head 3 is the coreference head": in this model, perhaps. In the next one it is another.
-# - "72 heads, and the best finds 25 %: something was learned": the best of 72 coin tossers does so too.
+# - "72 heads, and the best finds 25 %: something was learned": the best of 72 guessers does so too.
 # - "Low entropy = important, high entropy = useless": see the scatter plot.
-# - "The heads correlate 0.9, so they are redundant": causal heads do, whatever they are.
+# - "The heads correlate 0.9, so they are redundant": independent causal heads with flat rows do so too.
 # - "The model is right, so there is a head for it": see the word before, and the stops.
 #
 # ### Further reading
 #
-# - Clark et al. 2019, *What Does BERT Look At?*: sections 3.2 (separators), 4.2 and Table 1 (relations).
+# - Clark et al. 2019, *What Does BERT Look At?*: sections 3.2 (separators), 4.2 with Table 1
+#   (relations), 4.3 (coreference).
 # - Voita et al. 2019, *Analyzing Multi-Head Self-Attention*: section 5 (positional, syntactic, rare words).
 # - Olsson et al. 2022, *In-context Learning and Induction Heads*.
 # - Kobayashi et al. 2020, *Attention is Not Only a Weight*: section 3. Xiao et al. 2024, *Efficient

@@ -14,7 +14,6 @@
 
 # %% tags=["setup"] slideshow={"slide_type": "skip"}
 import itertools
-import math
 from collections import Counter
 
 import matplotlib.pyplot as plt
@@ -960,7 +959,7 @@ def count_with_a_mask(n):
     """q (n, d), k (n, d), v (n, 1); rows 1 ... n - 1 are equal in each; output i is 4/(i + 4)."""
     # BEGIN SOLUTION
     k, v = torch.zeros(n, 1), torch.zeros(n, 1)
-    k[0] = math.log(4)
+    k[0] = torch.tensor(4.0).log()
     v[0] = 1.0
     return torch.ones(n, 1), k, v
     # END SOLUTION
