@@ -439,9 +439,9 @@ claim("And there the stop has a head of layer 0 on the first name and one on the
       collected[odd], above=0.4, source="this cell", id=24)
 
 # %% [markdown]
-# To be honest about the order of events: the language had these stops first. It was reworded without
-# them after they had been seen to take the mass in some models. So "in each of five models a head on
-# the repeat links" holds for a wording that was chosen to show such heads.
+# The wording without stops, used everywhere else here, was chosen after it had been seen that with
+# stops some seeds put the mass on the stop. So "in each of five models a head on the repeat links" is
+# a finding about a wording that favours such heads.
 #
 # ### A sixth model
 #
