@@ -315,7 +315,8 @@ def test(setup, arguments):
     steps = [
         ("ruff", ["-m", "ruff", "check", "."]),
         ("notebooks match their sources", [os.path.join("notebooks", "build.py"), "--check"]),
-        ("tests and notebooks", ["-m", "pytest"]),
+        # Two at a time; the cells of a notebook stay together and in order.
+        ("tests and notebooks", ["-m", "pytest", "-n", "2", "--dist", "loadfile"]),
     ]
     if arguments:
         steps = [("pytest", ["-m", "pytest"] + arguments)]
