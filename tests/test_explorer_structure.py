@@ -86,13 +86,13 @@ def test_editing_a_tree():
     edit(explorer, "add", 0)
     assert explorer.structure.parents == (-1, 0, 0, 1, 1, 2, 2, 0)
     assert explorer.structure.labels[-1] == "h" and explorer.selected == 7
-    assert "path 3" in explorer.words[7]
+    assert "path 2" in explorer.words[7]
     edit(explorer, "add", 0)
     assert explorer.message == "a node has at most 3 children here"
     assert sent(explorer)[0]["state"] == "" and len(explorer.words) == 8
     edit(explorer, "remove", 1)  # with its children; the second child becomes the first
     assert explorer.structure.labels == ("a", "c", "f", "g", "h") and explorer.selected == 0
-    assert "c: path 1;" in explorer.words[1] and explorer.message == ""
+    assert "c: path 0;" in explorer.words[1] and explorer.message == ""
     edit(explorer, "remove", 0)
     assert "root stays" in explorer.message
     edit(explorer, "connect", 0, 1)

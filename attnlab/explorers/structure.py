@@ -319,8 +319,8 @@ class StructureExplorer(Explorer):
             paths = positions.tree_paths(list(now.parents))
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 self.positions = positions.TreePaths(2, ARITY, DEPTH, self.decay).stack(paths)
-            names = ["·".join(str(c + 1) for c in p if c >= 0) or "root" for p in paths.tolist()]
-            features = [f"{s}:{c + 1}" for s in range(1, DEPTH + 1) for c in range(ARITY)]
+            names = ["·".join(str(c) for c in p if c >= 0) or "root" for p in paths.tolist()]
+            features = [f"{s}:{c}" for s in range(1, DEPTH + 1) for c in range(ARITY)]
             places = _tree_layout(now.parents)
         else:
             self.positions = positions.laplacian_vectors(graph, self.n_vectors)
