@@ -435,7 +435,9 @@ def measure(
 
 def quartiles(values: list[float]) -> list[float]:
     """The values that a quarter and three quarters lie below."""
-    return [values[0]] * 2 if len(values) < 2 else statistics.quantiles(values, n=4)[::2]
+    if len(values) < 2:
+        return [values[0]] * 2
+    return statistics.quantiles(values, n=4, method="inclusive")[::2]
 
 
 def table(rows: list[dict]) -> str:

@@ -161,7 +161,8 @@ def test_stored_is_what_run_all_gives_a_student(notebook):
     for number in ("7.1", "7.2"):
         (output,) = cell_with(notebook, f'check("{number}"').outputs
         assert output.data["text/plain"].startswith(f"✏️ Exercise {number}: not attempted yet")
-    reveal, card = cell_with(notebook, "guess.reveal").outputs
+    veil, reveal, card = cell_with(notebook, "guess.reveal").outputs
+    assert not any(veil.data.values())
     assert reveal.data["text/plain"].startswith("No prediction made (that is fine in Run All).")
     assert card.data["text/plain"].startswith("✔ holds: The sum is four.")
     bar, printed = cell_with(notebook, "progress(range").outputs

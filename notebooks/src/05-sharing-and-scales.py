@@ -546,7 +546,7 @@ with torch.no_grad():
     _, weights = layer(x, causal=True, return_weights=True)  # (1, 5 heads, query, key)
 fig, axes = plt.subplots(1, 5, figsize=(13, 3.2), layout="constrained")
 for ax, name, seen in zip(axes, kinds, weights[0] > 0, strict=True):
-    ax.imshow(seen, cmap="cividis")
+    ax.imshow(seen.numpy(), cmap="cividis")
     ax.set_title(name, fontsize=11)
     ax.set_xlabel("key")
 axes[0].set_ylabel("query")

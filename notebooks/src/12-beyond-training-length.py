@@ -144,9 +144,10 @@ guess.reveal(
 )
 
 # %%
-claim("With the sinusoidal code the excess loss grows more than threefold within 16 tokens of the end of "
-      "the training length (ratio for each seed).", ratio_after(curves["sinusoidal"]), above=3,
-      source="this notebook, 3 seeds; Press et al. 2022, figure 1, finds 20 to 50 tokens", id=58)
+claim("With the sinusoidal code the excess loss more than doubles within 16 tokens of the end of the "
+      "training length (ratio for each seed).", ratio_after(curves["sinusoidal"]), above=2,
+      source="this notebook, 3 seeds; Press et al. 2022 find a collapse too, after at most 20 to 50 tokens",
+      id=58)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Is 10,000 a border?
@@ -157,7 +158,7 @@ claim("With the sinusoidal code the excess loss grows more than threefold within
 
 # %%
 guess = predict(
-    "For which starts p does the model do clearly worse than for p = 0?",
+    "For which starts p is the excess loss more than twice that of p = 0, with every seed?",
     ["already at p = 64", "only beyond 10,000", "for none of them: the offsets are the same"],
     id="12-10000",
 )
@@ -275,7 +276,7 @@ guess.reveal(option(ratio_after(curves["rope"])),
 # %%
 claim("RoPE as it is loses more than twice as much behind the training length (tokens 49 to 64 over 17 to "
       "32, by seed).", mean_of(curves["rope"], 48, 64) / curves["rope"][:, INSIDE].mean(1), above=2,
-      source="this notebook, 3 seeds; Press et al. 2022, figure 1", id=75)
+      source="this notebook, 3 seeds; Press et al. 2022", id=75)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Now change the angles, not the parameters. For a text of $s$ times the training length:
@@ -328,16 +329,17 @@ claim("But it does not stay where it was: at 8 times, linear and YaRN both lose 
       source="this notebook, 3 seeds", id=75)
 
 # %% [markdown]
-# What is worth remembering about NTK-aware scaling here: with four pairs and 32 tokens it leaves the
-# second pair, which turned half a time, with angles it never saw. In models with 64 pairs and thousands of
-# tokens the share of such pairs is another one. The order of the three is a fact about this size.
+# NTK-aware scaling divides the two middle pairs by less than $s$. Here neither turned even once in
+# training, so both meet angles that they never had. In models with 64 pairs and thousands of tokens the
+# share of such pairs is another one. The order of the three is a fact about this size.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The whole field
 
 # %%
 guess = predict(
-    "Without any change at evaluation: which group has the lowest excess loss at tokens 257 to 512?",
+    "Without any change at evaluation: in which group is the encoding with the lowest excess loss at "
+    "tokens 257 to 512?",
     ["sinusoidal, learned, RoPE", "none, T5", "Shaw", "ALiBi, Sandwich"],
     id="12-field",
 )
@@ -412,7 +414,8 @@ claim("The worst run of these two is ahead of the best run of none, sinusoidal, 
 # %%
 guess = predict(
     "ALiBi at tokens 481 to 512: how much does the loss rise when all but the last 32 tokens are cut off?",
-    ["by more than 0.1 nats: it has used them", "by 0.1 or less, or it even falls"],
+    ["by more than 0.1 nats: it has used them", "it stays within 0.1 nats",
+     "it falls by more than 0.1 nats: they did harm"],
     id="12-flat",
 )
 guess
@@ -434,24 +437,24 @@ for name, values in cuts.items():
 
 # %%
 rise = cuts["alibi"][:, 0] - cuts["alibi"][:, 1]
-guess.reveal(0 if rise.mean() > 0.1 else 1,
+guess.reveal(0 if rise.mean() > 0.1 else 1 if rise.mean() >= -0.1 else 2,
              "The tokens farther back are not needed here, and it does nearly as well without them.")
 
 # %%
 claim("For ALiBi and Sandwich, cutting off all but 32 tokens changes little (rise of the loss, all seeds).",
       [v for k in ("alibi", "sandwich") for v in (cuts[k][:, 0] - cuts[k][:, 1]).tolist()],
-      below=0.1, source="this notebook, 3 seeds; Press et al. 2022, appendix B", id=91)
+      between=(-0.1, 0.1), source="this notebook, 3 seeds; Press et al. 2022, appendix B", id=91)
 claim("For sinusoidal, learned and RoPE the cut is a repair: the loss falls (by at least, all seeds).",
       [v for k in ("sinusoidal", "learned", "rope") for v in (cuts[k][:, 1] - cuts[k][:, 0]).tolist()],
       above=0.3, source="this notebook, 3 seeds", id=58)
 
-claim("With the cut, RoPE is ahead of ALiBi without it (ALiBi's best run on the whole text minus RoPE's worst "
-      "on 32 tokens).", cuts["alibi"][:, 1].min() - cuts["rope"][:, 0].max(), above=0.0,
+claim("With the cut, RoPE keeps up with ALiBi on the whole text (RoPE's worst run on 32 tokens minus "
+      "ALiBi's best).", cuts["rope"][:, 0].max() - cuts["alibi"][:, 1].min(), below=0.1,
       source="this notebook, 3 seeds", id=91)
 
 # %% [markdown]
-# So a flat curve says: *the model is not harmed by the far tokens*. It does not say that it uses them. With
-# a window of the training length every encoding has a flat curve, and the costs do not grow either.
+# So a flat curve says: *the model is not harmed by the far tokens*. It does not say that it uses them.
+# Whoever always cuts to the last 32 tokens makes every encoding flat: no model then sees a longer text.
 #
 # We need a task on which a window must fail.
 
@@ -475,7 +478,7 @@ claim("Inside the training length every model finds the needle (share of 200 tex
 
 # %%
 guess = predict(
-    "Texts of 256 tokens. Which group finds the most needles?",
+    "Texts of 256 tokens. In which group is the encoding that finds the most needles?",
     ["none, T5, Shaw", "ALiBi, Sandwich: flat curves", "sinusoidal, learned, RoPE"],
     id="12-needle",
 )
@@ -538,10 +541,11 @@ left.axvline(TRAINED_LEN, color="#555555", ls=":", lw=1)
 left.set_xscale("log", base=2)
 left.set_xticks(list(probes), list(probes))
 left.set_xlabel("length of the text (tokens)")
+right.set_xticks((32, 96, 160, 224))  # the middles of the four ranges
 right.set_xlabel("distance of the needle in 256 tokens")
 left.set_ylabel("share of needles found")
 left.axhline(1 / 6, color="#999999", lw=0.8)
-right.axhline(1 / 6, color="#999999", lw=0.8)
+right.axhline(1 / 6, color="#999999", lw=0.8, label="guessing")
 right.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=3)
 figure(fig, alt="Share of needles found, mean and range of 3 seeds; left against the length of the text, "
        "right against the distance of the needle in texts of 256 tokens. At 256 tokens: " + ", ".join(
@@ -555,6 +559,8 @@ claim("ALiBi, flat in the first task, loses the far needles (share found at 1 to
 claim("The order turns over: T5's worst run finds more needles in 256 tokens than ALiBi's best "
       "(difference), though its loss curve rises and ALiBi's does not.",
       at_8["t5"].min() - at_8["alibi"].max(), above=0.1, source="this notebook, 3 seeds", id=91)
+claim("Sandwich, as flat as ALiBi before, finds more needles in 256 tokens (its worst run minus ALiBi's "
+      "best).", at_8["sandwich"].min() - at_8["alibi"].max(), above=0, source="this notebook, 3 seeds", id=91)
 with torch.no_grad():
     cut = [(load("needle", "t5", s)(probes[256][0][:, -32:])[:, -1].argmax(-1) == probes[256][1])
            for s in SEEDS]
@@ -563,8 +569,7 @@ claim("A window of 32 tokens, harmless before, fails here for the best of them (
       source="this notebook, 3 seeds", id=91)
 
 # %% [markdown]
-# Look at Sandwich too: it was as flat as ALiBi in the first task, and yet it finds most of the far
-# needles. Both press far tokens down, but not in the same way.
+# ALiBi and Sandwich both press far tokens down, but not in the same way.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The slope, in numbers
@@ -589,8 +594,8 @@ claim("From distance 31 to 224 ALiBi's fall grows by a larger factor than Sandwi
 
 # %% [markdown]
 # Training at 32 tokens teaches content scores that overcome the fall to distance 31. With Sandwich
-# that is most of what distance 224 asks for; with ALiBi it is a small part. (That fits the measurement;
-# we have not shown that it is the whole reason.)
+# that is most of what distance 224 asks for; with ALiBi it is a small part. That fits the measurement, but
+# it cannot be the whole reason: to ALiBi's head 3 even distance 224 costs less than 1.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Why even content fades: the softmax spreads
@@ -646,7 +651,7 @@ fading = {n: torch.tensor([weight_of_needle(s, n) for s in SEEDS]) for n in (32,
 for n, w in fading.items():
     print(f"trained model without encoding, {n:3} tokens: weight of the needle {spread(w)}")
 claim("The trained model's weight on the needle falls from 32 to 512 tokens (ratio, by seed).",
-      fading[512] / fading[32], below=0.9, source="this notebook, 3 seeds", id=89)
+      fading[512] / fading[32], below=1, source="this notebook, 3 seeds", id=89)
 claim("With a fixed margin the weight falls from 0.83 to 0.23.", weight[512], expect=0.225, atol=0.005,
       source="the formula above", id=89)
 
@@ -686,60 +691,43 @@ claim("Some pairs are not told apart by three seeds, in each task (number of pai
 # %% [markdown]
 # We claim nothing about these pairs. A wrong conclusion has a price: who trains one run of each and keeps
 # the one that looks better may keep the worse encoding, and the last line says how many needles that can
-# look like. And those that three seeds do tell apart are told apart for this
-# model, this size and this budget. If all runs were drawn from one and the same distribution, three of A
-# would still all lie before three of B in one of 20 cases.
+# look like ("worse": by the mean of three). And those that three seeds do tell apart are told apart for this
+# model, this size, this budget and these texts. If all runs were drawn from one and the same distribution,
+# three seeds would still "tell apart" A and B, in one direction or the other, in one of 10 cases. So trust
+# wide gaps, not narrow ones.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# ### Beside the published order
+# ### Beside what was published
 #
-# | source | measured | order, best first |
+# | source | measured | finding |
 # |---|---|---|
-# | Press et al. 2022 | perplexity of text at longer lengths, models of up to 1.3 billion parameters | ALiBi, T5 bias, RoPE, sinusoidal |
-# | Kazemnejad et al. 2023 | tasks such as copying and addition, answers at longer lengths | none, T5 bias, then ALiBi, RoPE and absolute |
+# | Press et al. 2022 | perplexity of text beyond the training length, models of up to 1.3 billion parameters | ALiBi stays flat; RoPE gains for some 100 to 200 tokens more, sinusoidal for at most 20 to 50 |
+# | Kazemnejad et al. 2023 | tasks at longer lengths than trained | a model without encoding comes first on several tasks; ALiBi is weak |
 
 # %%
-def order(values, names, higher_wins):
-    return sorted(names, key=lambda n: values[n].mean().item(), reverse=higher_wins)
-
-
-press, kazemnejad = ("alibi", "t5", "rope", "sinusoidal"), ("none", "t5", "alibi", "rope")
-for title, names in (("Press", press), ("Kazemnejad", kazemnejad)):
-    print(f"{title}: {', '.join(LABELS[n] for n in names)}")
-    print("   here, loss:   ", ", ".join(LABELS[n] for n in order(last_bin, names, False)))
-    print("   here, needles:", ", ".join(LABELS[n] for n in order(at_8, names, True)))
-claim("As in Press et al.: in loss, ALiBi is ahead of T5, and T5 of RoPE and sinusoidal (worst minus best "
-      "run, all three).",
-      [(last_bin[b].min() - last_bin[a].max()).item()
-       for a, b in (("alibi", "t5"), ("t5", "rope"), ("t5", "sinusoidal"))],
-      above=0, source="this notebook, 3 seeds; Press et al. 2022, figure 1")
-claim("As in Kazemnejad et al.: when something must be found, none and T5 are ahead of RoPE (worst minus "
-      "best run).", [(at_8[a].min() - at_8["rope"].max()).item() for a in ("none", "t5")], above=0,
-      source="this notebook, 3 seeds; Kazemnejad et al. 2023, figure 2")
+claim("As in Press et al.: in loss, ALiBi is ahead of RoPE and sinusoidal (worst minus best run).",
+      [(last_bin[b].min() - last_bin["alibi"].max()).item() for b in ("rope", "sinusoidal")],
+      above=0.3, source="this notebook, 3 seeds; Press et al. 2022", id=91)
+claim("When something must be found, the model without encoding is ahead of sinusoidal, learned and RoPE "
+      "(worst minus best run).", [(at_8["none"].min() - at_8[b].max()).item() for b in ("sinusoidal", "learned", "rope")],
+      above=0, source="this notebook, 3 seeds; compare Kazemnejad et al. 2023")
+claim("At tokens 257 to 512 RoPE and the sinusoidal code are not told apart (share of pairs of runs in which "
+      "the sinusoidal code wins).", verdicts["excess loss at 257 to 512"]["sinusoidal", "rope"],
+      between=(0.05, 0.95), source="this notebook, 3 seeds", id=75)
 
 # %% [markdown]
 # The two papers do not contradict each other. They asked two questions, and so did we. Where this race
 # differs:
 #
-# - In Press et al. RoPE reaches farther than the sinusoidal code. Here it does so for the first 16 tokens
-#   beyond the end; at 16 times the length the runs of the two are mixed (measured next).
-# - In Kazemnejad et al. a model without encoding comes first. On our first task it is behind already within
-#   the training length, since it must find out which mode token was the *last*. And our needle asks for no
-#   order at all, which is kind to it.
-# - Neither order has Sandwich or Shaw's encoding. Chi et al. (2023) compare Sandwich, in perplexity.
-
-# %%
-early = {name: mean_of(curves[name], 32, 48) for name in ("sinusoidal", "rope")}
-claim("At tokens 33 to 48 every run of RoPE is ahead of every run of the sinusoidal code (difference).",
-      early["sinusoidal"].min() - early["rope"].max(), above=0.05, source="this notebook, 3 seeds", id=75)
-claim("At tokens 257 to 512 the two are not told apart (share of pairs of runs in which the sinusoidal code "
-      "wins).", verdicts["excess loss at 257 to 512"]["sinusoidal", "rope"], between=(0.05, 0.95),
-      source="this notebook, 3 seeds", id=75)
+# - In Press et al. RoPE reaches farther than the sinusoidal code. Here, far out, three seeds do not tell
+#   the two apart.
+# - On our first task a model without encoding is behind already within the training length: it must find
+#   out which mode token was the *last*. And our needle asks for no order at all, which is kind to it.
 
 # %%
 guess = predict(
-    "How many of the eight encodings do both: stay below twice their inside loss at tokens 257 to 512, and "
-    "find 90 % of the needles at 256 tokens (means of three seeds)?",
+    "How many of the eight encodings do both: stay below 2.5 times their inside loss at tokens 257 to 512, "
+    "and find 85 % of the needles at 256 tokens (means of three seeds)?",
     ["none of them", "one or two", "three or more"],
     id="12-both",
 )
@@ -747,7 +735,7 @@ guess
 
 # %%
 both = [name for name in ENCODINGS
-        if last_bin[name].mean() < 2 * curves[name][:, INSIDE].mean() and at_8[name].mean() > 0.9]
+        if last_bin[name].mean() < 2.5 * curves[name][:, INSIDE].mean() and at_8[name].mean() > 0.85]
 print("both:", ", ".join(LABELS[name] for name in both) or "no encoding")
 
 # %%
@@ -789,7 +777,7 @@ for scaling, values in tuned.items():
 # %%
 difference = (tuned["plain"] - tuned["linear"]).mean().item()
 guess.reveal(0 if difference < -0.05 else 1 if difference > 0.05 else 2,
-             "Forty steps are enough to get used to a finer grain, not to learn angles from nothing.")
+             "Forty steps help both; from angles that training covered the way is shorter.")
 
 # %%
 claim("Interpolated and trained for 40 steps, RoPE is ahead of plain RoPE with the same steps (difference, "
@@ -958,21 +946,20 @@ check("12.5", verdict)
 # | sinusoidal | breaks within 16 tokens | the code exists, untrained; 10,000 is no border |
 # | learned | breaks at once; stretched it is better, not whole | rows without a gradient |
 # | RoPE | breaks; interpolated or with YaRN much better, 40 steps more help again | slow pairs meet new angles |
-# | none | worse from the start where order counts; finds most needles | nothing to leave the range, but the softmax spreads |
+# | none | worse from the start where order counts; finds most needles | no position can leave the range; the softmax spreads all the same |
 # | T5, Shaw | loss rises slowly; find needles | all far offsets share one trained number or vector |
-# | ALiBi | flat loss; loses far needles | a soft window, in a straight line |
-# | Sandwich | flat loss; finds most far needles | a soft window that widens: the bias falls with the logarithm |
+# | ALiBi | flat loss; loses far needles | a soft window: the bias falls in a straight line |
+# | Sandwich | flat loss; finds more needles than ALiBi | a soft window: the bias falls with the logarithm |
 #
 # ### Questions
 #
 # *Which encodings generalise best to longer sequences?* (review question 5) It depends on what the task
-# asks for. In loss on a local language: ALiBi and Sandwich. When one far token must be found: T5 in every
-# run, with Shaw, Sandwich and none behind it. Only Sandwich passed both of our limits, in this model and at
-# this size.
+# asks for. In loss on a local language: ALiBi and Sandwich. When one far token must be found: T5,
+# Shaw, Sandwich and none find most. Only Sandwich passed both of our limits, in this model and at this size.
 #
 # *When are relative encodings preferable to absolute ones?* (review question 7; begun in notebook 10)
 # When lengths vary or grow: the five encodings without an absolute code (Shaw, T5, RoPE, ALiBi, Sandwich)
-# include all the good ones here, and RoPE, which is relative and breaks too. Relative is not enough; the
+# include the four with the lowest loss far out, and RoPE, which breaks too. Relative is not enough; the
 # far offsets must have been trained, shared or pressed down.
 #
 # *What are the most effective strategies for very long sequences?* (review question 9, first part; costs
@@ -982,21 +969,21 @@ check("12.5", verdict)
 #
 # ### Common misconceptions
 #
-# - "Sinusoidal degrades gracefully": more than threefold within 16 tokens.
+# - "Sinusoidal degrades gracefully": the excess loss more than doubled within 16 tokens.
 # - "It works up to 10,000 positions": position 64 was as bad as 20,000, for a model trained on 32.
 # - "RoPE extrapolates well": not without scaling.
 # - "A learned table cannot be used beyond its length": stretched by 2 it lost less than half as much as with
 #   untrained rows.
-# - "A flat loss curve shows that the model uses long contexts": ALiBi did as well on 32 tokens.
+# - "A flat loss curve shows that the model uses long contexts": ALiBi did nearly the same on 32 tokens.
 # - "One run is enough": see the pairs that three do not tell apart.
 #
 # ### Further reading
 #
-# - Press et al. 2022, *Train Short, Test Long* (ALiBi): sections 2 and 3, appendix B.
+# - Press et al. 2022, *Train Short, Test Long* (ALiBi): section 3, appendix B.
 # - Kazemnejad et al. 2023, *The Impact of Positional Encoding on Length Generalization in Transformers*.
 # - Chi et al. 2023, *Dissecting Transformer Length Extrapolation via the Lens of Receptive Field Analysis*
-#   (Sandwich): section 4.
+#   (Sandwich).
 # - Chen et al. 2023, *Extending Context Window of Large Language Models via Positional Interpolation*.
-# - Peng et al. 2024, *YaRN*: sections 3.1 to 3.4.
+# - Peng et al. 2024, *YaRN*: section 3.
 #
 # **Back to:** [the start](00-start-here.ipynb).
