@@ -162,13 +162,13 @@ def test_stored_is_what_run_all_gives_a_student(notebook):
         (output,) = cell_with(notebook, f'check("{number}"').outputs
         assert output.data["text/plain"].startswith(f"✏️ Exercise {number}: not attempted yet")
     veil, reveal, card = cell_with(notebook, "guess.reveal").outputs
-    assert not any(veil.data.values())
+    assert not any(veil.data.values())  # see build.veil
     assert reveal.data["text/plain"].startswith("No prediction made (that is fine in Run All).")
     assert card.data["text/plain"].startswith("✔ holds: The sum is four.")
-    bar, printed = cell_with(notebook, "progress(range").outputs
+    _, bar, printed = cell_with(notebook, "progress(range").outputs
     assert bar.data["text/plain"] == "counting: 100 of 100" and "progress" not in str(bar.data)
     assert printed.text == "".join(f"{i}\n" for i in range(100))  # in one piece
-    (image,) = cell_with(notebook, "fig, ax").outputs
+    *_, image = cell_with(notebook, "fig, ax").outputs
     assert image.metadata["image/png"]["alt"] == "A rising line."
     assert 'alt="A rising line."' in image.data["text/html"]
     png = base64.b64decode(image.data["image/png"])
