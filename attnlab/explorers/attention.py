@@ -8,25 +8,23 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from attnlab import positions, stats
+from attnlab import stats
 from attnlab.explorers import _sources
 from attnlab.explorers._base import (
     COLOUR_MAP,
-    Explorer,
-    NotYet,
     Picture,
     bundle,
     check_names,
     setting,
 )
 from attnlab.explorers._sources import MOST_D_HEAD, MOST_D_MODEL, MOST_HEADS, MOST_TOKENS
+from attnlab.explorers._texts import SOURCES, SourceExplorer
 
-SOURCES = {"model": "real model", "random": "random projections"}
 CONTROLS = ("text", "source", "layer", "n_heads", "d_model", "d_head", "encoding", "temperature",
             "causal")  # fmt: skip
 
 
-class AttentionExplorer(Explorer):
+class AttentionExplorer(SourceExplorer):
     """Attention weights of a text: every head small, one enlarged, arcs between the tokens.
 
     Args:
@@ -62,12 +60,9 @@ class AttentionExplorer(Explorer):
     SETTINGS = ("text", "source", "n_heads", "d_model", "d_head", "encoding", "temperature",
                 "causal", "layer")  # fmt: skip
 
-    text = setting(traitlets.Unicode())
-    source = setting(traitlets.Unicode())
     n_heads = setting(traitlets.Int())
     d_model = setting(traitlets.Int())
     d_head = setting(traitlets.Int(allow_none=True))
-    encoding = setting(traitlets.Unicode())
     temperature = setting(traitlets.Float())
     causal = setting(traitlets.Bool())
     layer = setting(traitlets.Int())
@@ -106,27 +101,11 @@ class AttentionExplorer(Explorer):
     def entropy(self) -> Float[Tensor, " n_heads"]:
         return stats.entropy(self.weights).mean(-1)
 
-    def _usual_encoding(self, source: str) -> str:
-        return self._sizes().encoding if source == "model" else "none"
-
-    def _sizes(self):
-        return self._own_model.model.config if self._own_model else _sources.PRETRAINED_SIZES
-
-    @traitlets.validate("text")
-    def _whole_characters(self, proposal) -> str:
-        """A text box can deliver half of a surrogate pair, which no message can carry back."""
-        return proposal.value.encode("utf-8", "replace").decode("utf-8")
-
     @traitlets.validate("temperature")
     def _finite(self, proposal) -> float:
         if not math.isfinite(proposal.value):
             raise traitlets.TraitError(f"temperature must be finite, got {proposal.value}")
         return proposal.value
-
-    @traitlets.observe("source")
-    def _other_source(self, change) -> None:
-        if change.old:  # not while the explorer is made
-            self.encoding = self._usual_encoding(change.new)
 
     def _picture(self) -> Picture:
         if self.source == "random":
@@ -135,11 +114,8 @@ class AttentionExplorer(Explorer):
                 encoding=self.encoding,
             )  # fmt: skip
         elif self.source == "model":
-            encoder = self._own_model or _sources.PRETRAINED.get(self)
-            if encoder is None:
-                raise NotYet(f"Loading the model …{_sources.PRETRAINED.progress}")
             looks = _sources.from_model(
-                encoder, self.text, layer=self.layer, encoding=self.encoding
+                self._encoder(), self.text, layer=self.layer, encoding=self.encoding
             )
         else:
             raise ValueError(f"unknown source {self.source!r}; known: {', '.join(SOURCES)}")
@@ -163,39 +139,21 @@ class AttentionExplorer(Explorer):
         return Picture(head, scores, notes, message)
 
     def _controls(self) -> list[dict]:
-        real = self.source == "model"
-        sizes = self._sizes()
-        fixed = "fixed: the model was trained so" if real else ""
-
-        def slider(name, label, low, high, step=1, **more):
-            return {"name": name, "label": label, "kind": "range", "min": low, "max": high,
-                    "step": step, **more}  # fmt: skip
-
-        def sizes_slider(name, label, low, high, step, value, **more):
-            held = {"why": fixed, "fixed": value} if real else {}
-            return slider(name, label, low, high, step, **more, **held)
-
-        trained = {sizes.encoding: " (as trained)"} if real else {"learned": " (untrained)"}
+        real, sizes, slider = self.source == "model", self._sizes(), self._slider
         specs = [
             {"name": "text", "label": "text", "kind": "text"},
-            {"name": "source", "label": "source", "kind": "choice",
-             "options": list(SOURCES.items())},
+            self._source_control(),
             slider("layer", "layer", 0, sizes.n_layers - 1,
                    **({} if real else {"why": "only the real model has layers"})),
-            sizes_slider("n_heads", "heads", 1, MOST_HEADS, 1, sizes.n_heads),
-            sizes_slider("d_model", "d_model", 8, MOST_D_MODEL, 8, sizes.d_model),
-            sizes_slider("d_head", "d_head", 0, MOST_D_HEAD, 1, sizes.d_model // sizes.n_heads,
-                         auto=f"auto: {self.d_model // max(1, self.n_heads)}"),
-            {"name": "encoding", "label": "encoding", "kind": "choice",
-             "options": [(name, name + trained.get(name, "")) for name in positions.names()]},
+            slider("n_heads", "heads", 1, MOST_HEADS, 1, sizes.n_heads),
+            slider("d_model", "d_model", 8, MOST_D_MODEL, 8, sizes.d_model),
+            slider("d_head", "d_head", 0, MOST_D_HEAD, 1, sizes.d_model // sizes.n_heads,
+                   auto=f"auto: {self.d_model // max(1, self.n_heads)}"),
+            self._encoding_control(),
             slider("temperature", "temperature", -4, 4, 0.05, log=True, local=True),
             {"name": "causal", "label": "causal mask", "kind": "check", "local": True},
         ]  # fmt: skip
         return [spec for spec in specs if spec["name"] in self._shown]
-
-    def _wait(self) -> None:
-        if self.source == "model" and self._own_model is None:
-            _sources.PRETRAINED.wait(15)
 
     def _shown_head(self) -> int:
         return max(0, min(self.head, len(self.weights) - 1))

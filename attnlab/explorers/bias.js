@@ -26,16 +26,11 @@ function biasPicture(model, host) {
       scale.node);
     const inside = (i) => Math.max(0, Math.min(view.n - 1, i));
     plot.addEventListener("pointermove", (event) => {
-      if (!view) return;
-      const box = plot.getBoundingClientRect();
-      point(inside(Math.floor(((event.clientY - box.top) / box.height) * view.n)),
-        inside(Math.floor(((event.clientX - box.left) / box.width) * view.n)));
+      if (view) point(...cellAt(event, plot, view.n, view.n));
     });
     plot.addEventListener("pointerleave", () => point(null, null));
     plot.addEventListener("keydown", (event) => {
-      const step = {
-        ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0],
-      }[event.key];
+      const step = ARROWS[event.key];
       if (!view || (!step && event.key !== "Escape")) return;
       event.preventDefault();
       if (!step) point(null, null);

@@ -15,6 +15,19 @@ function make(tag, props = {}, ...children) {
 // JupyterLab would take arrow and letter keys ("b" inserts a cell) from anything without this.
 const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
 
+// What an arrow key moves: [row, column].
+const ARROWS = {
+  ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0],
+};
+
+// The cell of a grid under the pointer: [row, column].
+function cellAt(event, grid, rows, columns) {
+  const box = grid.getBoundingClientRect();
+  const within = (share, count) => Math.max(0, Math.min(count - 1, Math.floor(share * count)));
+  return [within((event.clientY - box.top) / box.height, rows),
+    within((event.clientX - box.left) / box.width, columns)];
+}
+
 // Text and attributes are written only when they change: a drag redraws many times a second.
 function setText(node, text) {
   if (node.__text !== text) node.textContent = node.__text = text;

@@ -221,9 +221,7 @@ function headsPicture(model, host) {
   const repaintDetail = onceAFrame(() => view && drawDetail());
 
   grid.addEventListener("keydown", (event) => {
-    const step = {
-      ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0],
-    }[event.key];
+    const step = ARROWS[event.key];
     if (!step || !view) return;
     event.preventDefault();
     const [layer, head] = chosen();

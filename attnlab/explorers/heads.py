@@ -14,14 +14,13 @@ from attnlab.attention import capture
 from attnlab.explorers import _sources
 from attnlab.explorers._base import (
     COLOUR_MAP,
-    Explorer,
-    NotYet,
     Picture,
     bundle,
     check_names,
     setting,
 )
-from attnlab.explorers._sources import MOST_CHARACTERS, MOST_TOKENS
+from attnlab.explorers._sources import MOST_TOKENS
+from attnlab.explorers._texts import ModelsExplorer
 from attnlab.explorers.attention import label
 from attnlab.windows import offset_visible
 
@@ -30,7 +29,6 @@ COLOURS = {"weights": "weights", "entropy": "entropy", "distance": "distance",
 CONTROLS = ("source", "example", "text", "layer", "head", "colour", "relation", "gold_links")
 ALL = "all"  # the relation that stands for every link
 OWN = ""  # the example that stands for the reader's own text
-PRETRAINED = "real model"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Example:
     links: dict[str, list[tuple[int, int]]]
 
 
-class HeadsExplorer(Explorer):
+class HeadsExplorer(ModelsExplorer):
     """Every head of a model as a small heat map in a layer × head matrix, one of them large.
 
     Under each small map stand its entropy (0: one key, 1: all visible keys alike), its mean
@@ -104,9 +102,7 @@ class HeadsExplorer(Explorer):
 
     SETTINGS = ("source", "example", "text", "layer", "head", "colour", "relation", "gold_links")
 
-    source = setting(traitlets.Unicode())
     example = setting(traitlets.Unicode())
-    text = setting(traitlets.Unicode())
     layer = setting(traitlets.Int())
     head = setting(traitlets.Int())
     colour = setting(traitlets.Unicode())
@@ -130,18 +126,13 @@ class HeadsExplorer(Explorer):
     ):
         check_names("colour", (colour,), list(COLOURS))
         self._shown = check_names("control", CONTROLS if controls is None else controls, CONTROLS)
-        if not isinstance(model, Mapping):
-            model = {PRETRAINED if model is None else "model": model}
-        if not model:
-            raise ValueError("model is an empty dict")
-        self._models, self._language = dict(model), language
+        source = self._take(model, language)
         self.weights: list[Float[Tensor, "n_heads n n"]] = []
         self.entropy: list[Float[Tensor, " n_heads"]] = []
         self.distance: list[Float[Tensor, " n_heads"]] = []
         self.gold_mass: dict[str, list[Float[Tensor, " n_heads"]]] = {}
         self.tokens: list[str] = []
         self.links: dict[str, list[tuple[int, int]]] = {}
-        self._computed: tuple | None = None
         self._kept: Picture | None = None
         self._visible: list[Tensor] = []
         examples = self._examples(texts)
@@ -162,15 +153,9 @@ class HeadsExplorer(Explorer):
         else:
             example = own.name if own.name in examples else OWN
         super().__init__(
-            source=next(iter(self._models)), example=example, text=text, layer=layer, head=head,
+            source=source, example=example, text=text, layer=layer, head=head,
             colour=colour, relation=relation, gold_links=gold_links,
         )  # fmt: skip
-
-    def refresh(self) -> None:
-        """Compute the weights anew: the model's parameters have changed."""
-        with self._lock:
-            self._computed = None
-            self._again()
 
     def _examples(self, texts) -> dict[str, Example]:
         if texts is None:
@@ -191,18 +176,9 @@ class HeadsExplorer(Explorer):
         """text -> (ids (1, n), tokens, number of tokens of the whole text); or None."""
         if _has_tokenizer(model):
             return lambda text: _sources.read(model, text)
-        return None if self._language is None else self._read_language
-
-    def _read_language(self, text: str):
-        if not text.strip():
-            raise ValueError("No words yet: type a text.")
-        ids = self._language.encode(text[:MOST_CHARACTERS])
-        return ids[:, :MOST_TOKENS], self._language.decode(ids[0, :MOST_TOKENS]), ids.shape[1]
-
-    @traitlets.validate("text")
-    def _whole_characters(self, proposal) -> str:
-        """A text box can deliver half of a surrogate pair, which no message can carry back."""
-        return proposal.value.encode("utf-8", "replace").decode("utf-8")
+        if self._language is None:
+            return None
+        return lambda text: self._read_language(text, MOST_TOKENS)
 
     @traitlets.observe("text")
     def _typed(self, change) -> None:
@@ -232,15 +208,6 @@ class HeadsExplorer(Explorer):
         if not 0 <= self.head < max(layers):
             raise ValueError(f"No layer has a head {self.head}: take 0 … {max(layers) - 1}.")
         return self._kept
-
-    def _model(self):
-        check_names("source", (self.source,), list(self._models))
-        model = self._models[self.source]
-        if model is None:
-            model = _sources.PRETRAINED.get(self)
-            if model is None:
-                raise NotYet(f"Loading the model …{_sources.PRETRAINED.progress}")
-        return model
 
     def _look(self, model) -> Picture:
         """Run the model on the text and measure its heads."""
@@ -342,10 +309,6 @@ class HeadsExplorer(Explorer):
             {"name": name, **spec} for name, spec in specs.items()
             if name in self._shown and not useless.get(name)
         ]  # fmt: skip
-
-    def _wait(self) -> None:
-        if self._models.get(self.source, self) is None:
-            _sources.PRETRAINED.wait(15)
 
     def _shown_head(self) -> tuple[int, int]:
         layer = max(0, min(self.layer, len(self.weights) - 1))

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from attnlab import decompose, positions
 from attnlab.attention import MultiHeadAttention
-from attnlab.explorers._base import COLOUR_MAP, Explorer, Picture, bundle, check_names, setting
+from attnlab.explorers._base import COLOUR_MAP, Picture, bundle, check_names, setting
 from attnlab.explorers._sources import MOST_CHARACTERS, split_words, word_vector
+from attnlab.explorers._texts import TextExplorer
 from attnlab.explorers.attention import label
 from attnlab.positions import Encoding
 
@@ -114,7 +115,7 @@ def run(
     return weights[0, 0], terms[:, 0, 0], content[0], position[0]
 
 
-class MixingExplorer(Explorer):
+class MixingExplorer(TextExplorer):
     """A small random model that gets words and positions in one of four ways: the weights of a
     head, and the shares of its scores' variance that come from words, from positions, and from
     both.
@@ -142,12 +143,11 @@ class MixingExplorer(Explorer):
         ValueError: for an unknown control. Any other bad value becomes a message in the widget.
     """
 
-    _esm = bundle("dom.js", "controls.js", "heatmap.js", "mixing.js")
+    _esm = bundle("dom.js", "controls.js", "heatmap.js", "tokenmap.js", "mixing.js")
     _css = bundle("explorer.css", "mixing.css")
 
     SETTINGS = CONTROLS
 
-    text = setting(traitlets.Unicode())
     way = setting(traitlets.Unicode())
     table = setting(traitlets.Unicode())
     scale = setting(traitlets.Float())
@@ -182,11 +182,6 @@ class MixingExplorer(Explorer):
             text=text, way=way, table=table, scale=scale, alpha=alpha, beta=beta, d_pe=d_pe,
             strength=strength, layer=layer, layer_norm=layer_norm,
         )  # fmt: skip
-
-    @traitlets.validate("text")
-    def _whole_characters(self, proposal) -> str:
-        """A text box can deliver half of a surrogate pair, which no message can carry back."""
-        return proposal.value.encode("utf-8", "replace").decode("utf-8")
 
     def _picture(self) -> Picture:
         check_names("way", self.way, list(WAYS))

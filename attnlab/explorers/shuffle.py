@@ -13,23 +13,21 @@ from attnlab.attention import MultiHeadAttention
 from attnlab.explorers import _sources
 from attnlab.explorers._base import (
     COLOUR_MAP,
-    Explorer,
-    NotYet,
     Picture,
     bundle,
     check_names,
     setting,
 )
 from attnlab.explorers._sources import MOST_D_MODEL, MOST_HEADS
+from attnlab.explorers._texts import SOURCES, SourceExplorer
 
-SOURCES = {"random": "random projections", "model": "real model"}
 CONTROLS = ("text", "source", "encoding", "causal", "n_layers", "n_heads", "d_model")
 MOST_WORDS, MOST_LAYERS = 16, 6
 TOP = 1.5  # end of the colour scale: two unrelated vectors of one length differ by √2 lengths
 NOTHING = 1e-5  # below it a difference is rounding (float32 in the real model)
 
 
-class ShuffleExplorer(Explorer):
+class ShuffleExplorer(SourceExplorer):
     """A sentence before and after its words were moved, and how far each output vector moved.
 
     Two comparisons, because "permutation invariant" and "permutation equivariant" are two things:
@@ -68,10 +66,7 @@ class ShuffleExplorer(Explorer):
 
     SETTINGS = ("text", "order", "source", "encoding", "causal", "n_layers", "n_heads", "d_model")
 
-    text = setting(traitlets.Unicode())
     order = setting(traitlets.List(traitlets.Int()))
-    source = setting(traitlets.Unicode())
-    encoding = setting(traitlets.Unicode())
     causal = setting(traitlets.Bool())
     n_layers = setting(traitlets.Int())
     n_heads = setting(traitlets.Int())
@@ -101,7 +96,7 @@ class ShuffleExplorer(Explorer):
         self._order: list[int] = []
         super().__init__(
             text=text, order=list(range(len(read(text)[0]))) if order is None else list(order),
-            source=source, encoding=self._usual(source) if encoding is None else encoding,
+            source=source, encoding=self._usual_encoding(source) if encoding is None else encoding,
             causal=causal, n_layers=n_layers, n_heads=n_heads, d_model=d_model,
         )  # fmt: skip
 
@@ -109,28 +104,12 @@ class ShuffleExplorer(Explorer):
     def now(self) -> list[str]:
         return [self.words[i] for i in self._order]
 
-    def _usual(self, source: str) -> str:
-        return self._sizes().encoding if source == "model" else "none"
-
-    def _sizes(self):
-        return self._own_model.model.config if self._own_model else _sources.PRETRAINED_SIZES
-
-    @traitlets.validate("text")
-    def _whole_characters(self, proposal) -> str:
-        """A text box can deliver half of a surrogate pair, which no message can carry back."""
-        return proposal.value.encode("utf-8", "replace").decode("utf-8")
-
     @traitlets.observe("text")
     def _other_text(self, change) -> None:
         """What was moved stays moved, as far as the new text reaches."""
         if self.words:  # not while the explorer is made
             n = len(read(change.new)[0])
             self.order = [i for i in self.order if i < n] + list(range(len(self.order), n))
-
-    @traitlets.observe("source")
-    def _other_source(self, change) -> None:
-        if change.old:  # not while the explorer is made
-            self.encoding = self._usual(change.new)
 
     def _picture(self) -> Picture:
         words, n_text = read(self.text)
@@ -184,9 +163,7 @@ class ShuffleExplorer(Explorer):
         return outputs, notes
 
     def _from_model(self, words):
-        encoder = self._own_model or _sources.PRETRAINED.get(self)
-        if encoder is None:
-            raise NotYet(f"Loading the model …{_sources.PRETRAINED.progress}")
+        encoder = self._encoder()
         model, config = encoder.model, encoder.model.config
         if self.n_layers > len(model.layers):
             raise ValueError(f"The model has {len(model.layers)} layers, not {self.n_layers}.")
@@ -253,32 +230,17 @@ class ShuffleExplorer(Explorer):
         )
 
     def _controls(self) -> list[dict]:
-        real = self.source == "model"
-        sizes = self._sizes()
-        fixed = "fixed: the model was trained so" if real else ""
-
-        def slider(name, label, low, high, step, value=None):
-            held = {"why": fixed, "fixed": value} if real and value is not None else {}
-            return {"name": name, "label": label, "kind": "range", "min": low, "max": high,
-                    "step": step, **held}  # fmt: skip
-
-        trained = {sizes.encoding: " (as trained)"} if real else {"learned": " (untrained)"}
+        sizes, slider = self._sizes(), self._slider
         specs = [
             {"name": "text", "label": "sentence", "kind": "text"},
-            {"name": "source", "label": "source", "kind": "choice",
-             "options": list(SOURCES.items())},
-            {"name": "encoding", "label": "encoding", "kind": "choice",
-             "options": [(name, name + trained.get(name, "")) for name in positions.names()]},
+            self._source_control(),
+            self._encoding_control(),
             {"name": "causal", "label": "causal mask", "kind": "check"},
             slider("n_layers", "layers", 1, MOST_LAYERS, 1),
             slider("n_heads", "heads", 1, MOST_HEADS, 1, sizes.n_heads),
             slider("d_model", "d_model", 8, MOST_D_MODEL, 8, sizes.d_model),
         ]  # fmt: skip
         return [spec for spec in specs if spec["name"] in self._shown]
-
-    def _wait(self) -> None:
-        if self.source == "model" and self._own_model is None:
-            _sources.PRETRAINED.wait(15)
 
     def _alt(self, picture: Picture) -> str:
         def listed(changes):

@@ -84,7 +84,7 @@ function termsPicture(model, host) {
     for (const numbers of maps)
       for (let i = 0; i < n * n; i++)
         if (seen(Math.floor(i / n), i % n)) top = Math.max(top, Math.abs(numbers[i]));
-    top = top > 80 ? Math.ceil(top) : roundUp(top);
+    top = roundUp(top);
     const shares = view.shares[model.get("centred") ? "centred" : "raw"];
     small.forEach((term, i) => {
       // The painter takes 0 … 2 top, and negative for masked.

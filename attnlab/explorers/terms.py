@@ -1,7 +1,6 @@
 """The Terms Explorer: the scores of a first layer taken apart, each part to switch on and off."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 import traitlets
@@ -14,14 +13,12 @@ from attnlab.attention import softmax
 from attnlab.explorers import _sources
 from attnlab.explorers._base import (
     COLOUR_MAP,
-    Explorer,
-    NotYet,
     Picture,
     bundle,
     check_names,
     setting,
 )
-from attnlab.explorers._sources import MOST_CHARACTERS
+from attnlab.explorers._texts import ModelsExplorer
 from attnlab.explorers.attention import label
 from attnlab.models import Encoder, TinyTransformer
 from attnlab.stats import causal_visible
@@ -29,7 +26,6 @@ from attnlab.stats import causal_visible
 NAMES = (*decompose.TERMS, decompose.REST)
 SWITCHES = ("cc", "cp", "pc", "pp", "rest")  # one for each of NAMES
 CONTROLS = ("source", "text", "head", "preset", *SWITCHES, "centred")
-PRETRAINED = "real model"
 OWN = "own"
 MOST_TOKENS = 32  # in one picture
 
@@ -53,7 +49,7 @@ def _key(kept) -> str:
 PRESETS = _presets()
 
 
-class TermsExplorer(Explorer):
+class TermsExplorer(ModelsExplorer):
     """The scores of each head of a model's first layer as content–content, content–position,
     position–content, position–position and the rest: five small maps with their shares of the
     variance, and the weights that the chosen ones make.
@@ -96,8 +92,6 @@ class TermsExplorer(Explorer):
 
     SETTINGS = ("source", "text", "head", *SWITCHES, "centred", "preset")
 
-    source = setting(traitlets.Unicode())
-    text = setting(traitlets.Unicode())
     head = setting(traitlets.Int())
     preset = setting(traitlets.Unicode())
     cc = setting(traitlets.Bool())
@@ -124,13 +118,7 @@ class TermsExplorer(Explorer):
         controls=CONTROLS,
     ):
         self._shown = check_names("control", controls, CONTROLS)
-        if not isinstance(model, Mapping):
-            model = {PRETRAINED if model is None else "model": model}
-        if not model:
-            raise ValueError("model is an empty dict")
-        self._models, self._language = dict(model), language
-        source = next(iter(self._models)) if source is None else source
-        check_names("source", (source,), list(self._models))
+        source = self._take(model, language, source)
         self.terms: Float[Tensor, "5 n_heads n n"] = torch.zeros(5, 1, 0, 0)
         self.shares: Float[Tensor, "5 n_heads"] = torch.zeros(5, 1)
         self.weights: Float[Tensor, "n n"] = torch.zeros(0, 0)
@@ -138,18 +126,11 @@ class TermsExplorer(Explorer):
         self.tokens: list[str] = []
         self._visible: Bool[Tensor, "n n"] = torch.ones(0, 0, dtype=torch.bool)
         self._both: dict[bool, Tensor] = {}
-        self._computed: tuple | None = None
         self._kept: Picture | None = None
         super().__init__(
             source=source, text=text, head=head, cc=cc, cp=cp, pc=pc, pp=pp, rest=rest,
             centred=centred, preset=self._pattern((cc, cp, pc, pp)),
         )  # fmt: skip
-
-    def refresh(self) -> None:
-        """Compute the terms anew: the model's parameters have changed."""
-        with self._lock:
-            self._computed = None
-            self._again()
 
     @property
     def keep(self) -> list[bool]:
@@ -172,11 +153,6 @@ class TermsExplorer(Explorer):
                 for name, on in zip(SWITCHES, change.new, strict=False):
                     setattr(self, name, on == "1")
 
-    @traitlets.validate("text")
-    def _whole_characters(self, proposal) -> str:
-        """A text box can deliver half of a surrogate pair, which no message can carry back."""
-        return proposal.value.encode("utf-8", "replace").decode("utf-8")
-
     def _picture(self) -> Picture:
         model = self._model()
         check_names("preset", (self.preset,), [*PRESETS, OWN])
@@ -195,15 +171,6 @@ class TermsExplorer(Explorer):
         scores = decompose.keep_terms(self.terms[:, self.head], keep)
         return softmax(scores.masked_fill(~self._visible, -torch.inf))
 
-    def _model(self):
-        check_names("source", (self.source,), list(self._models))
-        model = self._models[self.source]
-        if model is None:
-            model = _sources.PRETRAINED.get(self)
-            if model is None:
-                raise NotYet(f"Loading the model …{_sources.PRETRAINED.progress}")
-        return model
-
     def _read(self, model):
         """ids (1, n), tokens, number of tokens of the whole text."""
         if hasattr(model, "tokenize"):
@@ -214,12 +181,7 @@ class TermsExplorer(Explorer):
             return ids, tokens, n_text
         if self._language is None:
             raise ValueError("This model has no tokenizer: give the explorer a language.")
-        if not self.text.strip():
-            raise ValueError("No words yet: type a text.")
-        ids = self._language.encode(self.text[:MOST_CHARACTERS])
-        if not ids.shape[1]:
-            raise ValueError("This model knows none of these words.")
-        return ids[:, :MOST_TOKENS], self._language.decode(ids[0, :MOST_TOKENS]), ids.shape[1]
+        return self._read_language(self.text, MOST_TOKENS)
 
     def _look(self, model) -> Picture:
         """Take the scores of the first layer apart."""
@@ -282,10 +244,6 @@ class TermsExplorer(Explorer):
         if isinstance(inner, Encoder | TinyTransformer):
             return inner.layers[0].attention.n_heads
         return self.terms.shape[1] if self._computed else _sources.PRETRAINED_SIZES.n_heads
-
-    def _wait(self) -> None:
-        if self._models.get(self.source, self) is None:
-            _sources.PRETRAINED.wait(15)
 
     def _at(self) -> int:
         return max(0, min(self.head, self.terms.shape[1] - 1))

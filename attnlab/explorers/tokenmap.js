@@ -5,10 +5,10 @@
 // not flicker while a slider moves.
 function roundUp(value) {
   if (value > 1 && value < 1.00001) return 1; // a weight of 1, rounded
-  for (let power = 0.001; power <= 10; power *= 10)
+  for (let power = 0.001; power < 1e9; power *= 10)
     for (const step of [1, 1.5, 2, 3, 4, 5, 6, 8])
       if (step * power >= value) return Number((step * power).toPrecision(2));
-  return 100;
+  return value;
 }
 
 // `changed` is called when the pointer or the keys choose something else: see `query` and `key`,
@@ -125,22 +125,16 @@ function tokenMap(label, changed) {
     },
   };
 
-  const place = (event, box) => inside(Math.floor(((event.clientY - box.top) / box.height) * n));
   plot.addEventListener("pointermove", (event) => {
-    if (!n) return;
-    const box = plot.getBoundingClientRect();
-    map.point(place(event, box),
-      inside(Math.floor(((event.clientX - box.left) / box.width) * n)));
+    if (n) map.point(...cellAt(event, plot, n, n));
   });
   rows.node.addEventListener("pointermove", (event) => {
-    if (n) map.point(place(event, rows.node.getBoundingClientRect()), null);
+    if (n) map.point(cellAt(event, rows.node, n, 1)[0], null);
   });
   for (const area of [plot, rows.node])
     area.addEventListener("pointerleave", () => map.point(null, null));
   plot.addEventListener("keydown", (event) => {
-    const step = {
-      ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0],
-    }[event.key];
+    const step = ARROWS[event.key];
     if (!n || (!step && event.key !== "Escape")) return;
     event.preventDefault();
     if (!step) map.point(null, null);

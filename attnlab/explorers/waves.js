@@ -129,14 +129,10 @@ function wavesPicture(model, host) {
   }
   plot.addEventListener("click", (event) => {
     if (!view) return;
-    const box = plot.getBoundingClientRect();
-    go(Math.floor(((event.clientY - box.top) / box.height) * view.n),
-      Math.floor(((event.clientX - box.left) / box.width) * (view.d / 2)));
+    go(...cellAt(event, plot, view.n, view.d / 2));
   });
   plot.addEventListener("keydown", (event) => {
-    const step = {
-      ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0],
-    }[event.key];
+    const step = ARROWS[event.key];
     if (!view || !step) return;
     event.preventDefault();
     go(view.position + step[0], view.pair + step[1]);
