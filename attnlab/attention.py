@@ -1,52 +1,41 @@
 """Scaled dot-product attention and the multi-head module.
 
-Three back ends compute the same numbers: "dense" forms scores and weights and shows them, "fused"
-hands the work to torch's kernels and never forms the weights, "blocked" computes only the scores
-that windows let a head see. "auto" takes dense where weights are asked for, blocked where windows
-leave less than half of the work, and fused otherwise.
+Four back ends compute the same numbers: "dense", below, forms scores and weights and shows them.
+"fused" hands the work to torch's kernels and never forms the weights, "blocked" computes only the
+scores that windows let a head see, "flex" compiles a kernel for the mask and bias at hand (see
+`attnlab.backends`). "auto" takes dense where weights are asked for; on CUDA, flex for long texts
+with a window or a bias by offset; blocked where windows leave less than half of the work; and fused
+otherwise.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Real
+from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
+from attnlab import backends, flex
+from attnlab.backends import (
+    Mask,
+    checked_mask,
+    consecutive,
+    encoded,
+    group_size,
+    per_group,
+    per_head,
+    visible_pairs,
+)
 from attnlab.cache import KVCache
 from attnlab.positions.base import Encoding, working_dtype
-from attnlab.windows import (
-    Windows,
-    blocked_attention,
-    blocks_of,
-    checked_windows,
-    in_blocks,
-    offset_visible,
-)
+from attnlab.windows import Windows, checked_windows
 
-BACKENDS = ("auto", "dense", "fused", "blocked")
-CAUSAL_BLOCK = 256  # query rows that share one call of the kernel, where that saves work
-
-
-def consecutive(start: int, stop: int, device: torch.device) -> Int[Tensor, " n"]:
-    """start ... stop - 1; the same tensor call after call, so that encodings know it again."""
-    if torch.compiler.is_compiling():
-        return torch.arange(start, stop, device=device)
-    return _consecutive(start, stop, device)
-
-
-@lru_cache(maxsize=64)
-def _consecutive(start: int, stop: int, device: torch.device) -> Int[Tensor, " n"]:
-    with torch.inference_mode(False):
-        return torch.arange(start, stop, device=device)
-
+BACKENDS = ("auto", "dense", "fused", "blocked", "flex")
 
 Queries = Float[Tensor, "batch n_heads n_q d_head"]
 Keys = Float[Tensor, "batch n_kv_heads n_k d_head"]
-Mask = Bool[Tensor, "*#batch_n_heads #n_q #n_k"]
 Weights = Float[Tensor, "batch n_heads n_q n_k"]
 
 
@@ -94,14 +83,15 @@ def attention_scores(
 
 def _scores(q, k, at, mask, causal, windows, encoding, scale, temperature) -> Weights:
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    q, k, bias = _encode(q, k, at, encoding)
+    n_heads, n_kv_heads = q.shape[1], k.shape[1]
+    q, k, bias = encoded(q, k, at, encoding)
     wide = working_dtype(q.dtype)
-    scores = q.to(wide) @ k.to(wide).mT * scale
+    scores = per_head(per_group(q.to(wide), n_kv_heads) @ k.to(wide).mT, n_heads) * scale
     if bias is not None:
         scores = scores + bias
     if temperature != 1:
         scores = scores / temperature
-    visible = _visible(q.shape, k.shape[-2], mask, causal, windows, *at)
+    visible = visible_pairs(q.shape, k.shape[-2], mask, causal, windows, *at)
     return scores if visible is None else scores.masked_fill(~visible, -torch.inf)
 
 
@@ -110,8 +100,10 @@ def softmax(scores: Weights) -> Weights:
     if scores.shape[-1] == 0:
         return scores
     nothing = scores.detach().amax(dim=-1, keepdim=True) == -torch.inf
-    if not torch.compiler.is_compiling() and not nothing.any():
-        return scores.softmax(dim=-1)  # the usual case, and three times as fast
+    # To look would make a GPU wait; on a CPU the usual case is three times as fast.
+    look = scores.device.type == "cpu" and not torch.compiler.is_compiling()
+    if look and not nothing.any():
+        return scores.softmax(dim=-1)
     return scores.masked_fill(nothing, 0.0).softmax(dim=-1).masked_fill(nothing, 0.0)
 
 
@@ -149,179 +141,67 @@ def scaled_dot_product_attention(
     Source: Vaswani et al. 2017, equation 1.
 
     Raises:
-        ValueError: as `attention_scores`; for an unknown back end; for weights from "fused".
+        ValueError: as `attention_scores`; for an unknown back end; for weights from any other than
+            dense; for what a back end that was asked for by name cannot do.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown back end {backend!r}; known: {', '.join(BACKENDS)}")
-    if return_weights and backend in ("fused", "blocked"):
+    fast = backend not in ("auto", "dense")
+    if return_weights and fast:
         raise ValueError(f"the {backend} back end never forms the weights: use backend='dense'")
     if v.dim() != 4 or v.shape[:3] != k.shape[:3]:
         raise ValueError(
             f"k {tuple(k.shape)} and v {tuple(v.shape)} must agree in batch, heads and tokens"
         )
     needs_weights = encoding is not None and encoding.needs_weights
-    if needs_weights and backend in ("fused", "blocked"):
+    if needs_weights and fast:
         raise ValueError(
             f"{type(encoding).__name__} adds to the values and so needs the weights, which the "
             f"{backend} back end never forms: use backend='dense'"
         )
     _check(q, k, temperature)
     at = _positions(q, k, causal, windows, encoding, q_pos, k_pos)
-    v_heads = _share_heads(v, q.shape[1])
     rest = (causal, windows, encoding)
     if backend == "dense" or return_weights or needs_weights:
         with torch.autocast(q.device.type, enabled=False):
             weights = softmax(_scores(q, k, at, mask, *rest, scale, temperature))
-            out = weights @ v_heads.to(weights.dtype)
+            out = per_head(per_group(weights, v.shape[1]) @ v.to(weights.dtype), q.shape[1])
             if needs_weights:
                 out = out + encoding.values(weights, *at)
         return (out.to(v.dtype), weights) if return_weights else out.to(v.dtype)
 
-    scale = (q.shape[-1] ** -0.5 if scale is None else scale) / temperature
-    by_offset = encoding is None or type(encoding).bias is Encoding.bias
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     empty = 0 in (*q.shape, *k.shape)
     in_order = q_pos is None and k_pos is None and mask is None and not empty
-    blockable = in_order and by_offset and q.shape[-2] == k.shape[-2]
-    if backend == "blocked" and not blockable and not empty:
+    by_offset = in_order and backends.is_by_offset(encoding)
+    if backend == "auto":
+        backend = backends.chosen(
+            q, k, v, by_offset=by_offset, causal=causal, windows=windows, encoding=encoding
+        )
+    elif empty:
+        backend = "fused"
+    elif backend == "blocked" and not (by_offset and q.shape[-2] == k.shape[-2]):
         raise ValueError(
             "the blocked back end takes whole texts in order, without a mask, and encodings whose "
             "bias depends on the offset alone: use backend='fused' or 'dense'"
         )
+    elif backend == "flex":
+        problem = (
+            "it takes texts in order, causal or windows but no mask, and biases by offset alone"
+        )
+        if by_offset:
+            trained = () if encoding is None else encoding.parameters()
+            problem = flex.problem(q, k, v, *trained)
+        if problem:
+            raise ValueError(f"no flex back end here: {problem}. Use backend='fused' or 'dense'")
     with torch.autocast(q.device.type, enabled=False):
-        saves = backend == "auto" and blockable and _windows_save(windows, q.shape, causal)
-        if saves or (backend == "blocked" and blockable):
-            out = _blocked(q, k, v_heads, at, *rest, scale, temperature)
-        elif in_order and by_offset and q.device.type == "cpu":
-            out = _fused_by_offset(q, k, v_heads, at, *rest, scale, temperature)
+        if backend == "blocked":
+            out = backends.blocked(q, k, v, at, *rest, scale, temperature)
+        elif backend == "flex":
+            out = backends.by_flex(q, k, v, at, *rest, scale, temperature)
         else:
-            out = _fused_by_mask(q, k, v_heads, at, mask, *rest, scale, temperature)
+            out = backends.fused(q, k, v, at, mask, by_offset, *rest, scale, temperature)
     return out.to(v.dtype)
-
-
-def _windows_save(windows: Windows, q_shape, causal: bool) -> bool:
-    """Whether windows leave the blocked path less than half of the products of the fused one."""
-    if windows is None:
-        return False
-    n_heads, n = q_shape[1:3]
-    full = n * n // (2 if causal else 1)
-    products = sum(
-        blocks_of(n, window, causal).products if in_blocks(n, window, causal) else full
-        for window in checked_windows(windows, n_heads)
-    )
-    return 2 * products < n_heads * full
-
-
-def _blocked(q, k, v, at, causal, windows, encoding, scale, temperature) -> Tensor:
-    """Heads with the same window together, in blocks; heads that see (nearly) all as always."""
-    n_heads, n, bias = q.shape[1], q.shape[2], None
-    if encoding is not None:
-        q, k = encoding.qk(q, k, *at)
-        bias = _relative_bias(encoding, n_heads)
-        if bias(consecutive(0, 1, q.device)) is None:
-            bias = None
-        else:  # it must not be rounded
-            q, k, v = (t.to(working_dtype(t.dtype)) for t in (q, k, v))
-    k = _share_heads(k, n_heads)
-    groups: dict = {}
-    for head, window in enumerate(checked_windows(windows, n_heads)):
-        groups.setdefault(window, []).append(head)
-    outputs = [None] * n_heads
-    for window, heads in groups.items():
-
-        def of_group(offset, heads=heads):
-            return bias(offset)[heads] / temperature
-
-        part = [t[:, heads] for t in (q, k, v)]
-        group_bias = None if bias is None else of_group
-        if not in_blocks(n, window, causal):
-            out = _by_offset(*part, group_bias, causal, window, scale)
-        else:
-            out = blocked_attention(
-                *part, window, causal=causal, relative_bias=group_bias, scale=scale
-            )
-        for head, of_head in zip(heads, out.unbind(1), strict=True):
-            outputs[head] = of_head
-    return torch.stack(outputs, dim=1)
-
-
-def _fused_by_offset(q, k, v, at, causal, windows, encoding, scale, temperature) -> Tensor:
-    """For texts in order, where mask and bias depend on the offset alone."""
-    bias = None
-    if encoding is not None:
-        q, k = encoding.qk(q, k, *at)
-        table_of = _relative_bias(encoding, q.shape[1])
-
-        def bias(offset):
-            table = table_of(offset)
-            return None if table is None else table / temperature
-
-    return _by_offset(q, _share_heads(k, q.shape[1]), v, bias, causal, windows, scale)
-
-
-def _relative_bias(encoding: Encoding, n_heads: int) -> Callable[[Tensor], Tensor | None]:
-    """The encoding's bias by offset, once it is seen to be for so many heads."""
-
-    def bias(offset: Tensor) -> Tensor | None:
-        table = encoding.relative_bias(offset)
-        if table is not None and table.shape[0] != n_heads:
-            raise ValueError(f"{encoding} was built for {table.shape[0]} heads, got {n_heads}")
-        return table
-
-    return bias
-
-
-def _by_offset(q, k, v, bias, causal, windows, scale) -> Tensor:
-    """One number for each head and offset says all of mask and bias. With the queries in reverse
-    order, row r of the n_q x n_k matrix is that table from place r on: a view, which the kernel
-    reads like a matrix that was never built.
-    """
-    n_q, n_k = q.shape[-2], k.shape[-2]
-    n_heads = q.shape[1]
-    offset = consecutive(1 - n_k, n_q, q.device)  # row r, column j: offset[r + j]
-    table = None if bias is None else bias(offset)
-    if table is None and windows is None and (not causal or n_q == n_k):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
-    wide = q.dtype if table is None else working_dtype(q.dtype)  # a bias must not be rounded
-    visible = offset_visible(offset, n_heads, causal, windows)
-    if table is None:
-        table = torch.zeros(1, len(offset), device=q.device)
-    if visible is not None:
-        table = table.masked_fill(~visible, -torch.inf)
-    rows = table.to(wide).unfold(-1, n_k, 1)[None]
-    if rows.device.type != "cpu":
-        rows = rows.contiguous()  # the kernels there want aligned rows
-    q, k, v = q.flip(-2).to(wide), k.to(wide), v.to(wide)
-    # Row r is the query at position n_k - 1 - r: a causal one sees only n_k - r keys. In blocks of
-    # rows most of the hidden half is never computed.
-    size = CAUSAL_BLOCK if causal else n_q
-    blocks = []
-    for r in range(0, n_q, size):
-        here, seen = slice(r, r + size), slice(n_k - r if causal else n_k)
-        blocks.append(F.scaled_dot_product_attention(
-            q[..., here, :], k[..., seen, :], v[..., seen, :], attn_mask=rows[..., here, seen],
-            scale=scale,
-        ))  # fmt: skip
-    return torch.cat(blocks, dim=-2).flip(-2)
-
-
-def _fused_by_mask(q, k, v, at, mask, causal, windows, encoding, scale, temperature) -> Tensor:
-    """For everything else: the kernel gets the n_q x n_k matrix of biases and masks."""
-    n_k = k.shape[-2]
-    q, k, bias = _encode(q, k, at, encoding)
-    visible = _visible(q.shape, n_k, mask, causal, windows, *at)
-    if bias is not None:
-        # The kernels want the mask in the type of q; a half-precision bias would be rounded.
-        q, k, v = (t.to(working_dtype(t.dtype)) for t in (q, k, v))
-        bias = bias.to(q.dtype) / temperature
-    if visible is None:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-    # Empty rows attend to everything and are zeroed after: no kernel then meets a softmax of
-    # nothing, whose value and gradient differ between kernels.
-    nothing = ~visible.any(dim=-1, keepdim=True)
-    attend = visible | nothing
-    kernel_mask = attend if bias is None else bias.masked_fill(~attend, -torch.inf)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=kernel_mask, scale=scale)
-    return out.masked_fill(nothing, 0.0)
 
 
 def _check(q: Tensor, k: Tensor, temperature: float) -> None:
@@ -330,6 +210,7 @@ def _check(q: Tensor, k: Tensor, temperature: float) -> None:
             raise ValueError(f"{name} must be (batch, heads, tokens, d_head), got {tuple(t.shape)}")
     if q.shape[0] != k.shape[0] or q.shape[-1] != k.shape[-1]:
         raise ValueError(f"q {tuple(q.shape)} and k {tuple(k.shape)} differ in batch or d_head")
+    group_size(q.shape[1], k.shape[1])
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
 
@@ -345,57 +226,6 @@ def _positions(q, k, causal, windows, encoding, q_pos, k_pos) -> tuple[Tensor, T
         if pos.shape != (n,):
             raise ValueError(f"{name} must be ({n},), got {tuple(pos.shape)}")
     return q_pos, k_pos
-
-
-def _encode(q, k, at, encoding) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Queries and keys with positions in and heads matched, and the bias."""
-    n_heads = q.shape[1]
-    if encoding is None:
-        return q, _share_heads(k, n_heads), None
-    q, k = encoding.qk(q, k, *at)
-    k = _share_heads(k, n_heads)
-    bias = encoding.bias(q, k, *at)
-    if bias is not None and bias.shape[1] not in (1, n_heads):
-        raise ValueError(f"{encoding} was built for {bias.shape[1]} heads, got {n_heads}")
-    return q, k, None if bias is None else bias.to(working_dtype(q.dtype))
-
-
-def _share_heads(t: Tensor, n_heads: int) -> Tensor:
-    """Repeat each key or value head for the group of query heads that shares it."""
-    if t.shape[1] == n_heads:
-        return t
-    if n_heads % t.shape[1]:
-        raise ValueError(f"{n_heads} query heads cannot share {t.shape[1]} key/value heads evenly")
-    return t.repeat_interleave(n_heads // t.shape[1], dim=1)
-
-
-def _visible(q_shape, n_k, mask, causal, windows, q_pos, k_pos) -> Tensor | None:
-    """Which query may see which key: a boolean tensor that broadcasts to the scores, or None."""
-    batch, n_heads, n_q, _ = q_shape
-    if mask is not None:
-        mask = checked_mask(mask, (batch, n_heads, n_q, n_k))
-    near = None
-    if causal or windows is not None:
-        near = offset_visible(k_pos[None, :] - q_pos[:, None], n_heads, causal, windows)
-    if mask is None or near is None:
-        return mask if near is None else near
-    return mask & near
-
-
-def checked_mask(mask: Tensor, full: tuple[int, int, int, int]) -> Mask:
-    """The mask with at least two dimensions, if it is boolean and broadcasts to scores of shape
-    `full` = (batch, heads, queries, keys); otherwise a ValueError."""
-    if mask.dtype != torch.bool:
-        raise ValueError(
-            f"mask must be boolean (True = may attend), got {mask.dtype}: use mask.bool()"
-        )
-    sizes = zip(mask.shape[::-1], full[::-1], strict=False)
-    if mask.dim() > 4 or any(m not in (1, s) for m, s in sizes):
-        raise ValueError(
-            f"mask {tuple(mask.shape)} does not fit scores of shape "
-            f"(batch, heads, queries, keys) = {full}"
-        )
-    return mask.reshape(*[1] * (2 - mask.dim()), *mask.shape)
 
 
 # Who watches the weights of which module: kept beside the modules, so that copies of a module

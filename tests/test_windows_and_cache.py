@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnlab import attention, cost, heads, positions
+from attnlab import backends, cost, heads, positions
 from attnlab.attention import MultiHeadAttention, scaled_dot_product_attention
 from attnlab.cache import KVCache
 from attnlab.models import TinyTransformer
@@ -244,9 +244,9 @@ def test_values_of_another_width():
 def chosen(monkeypatch, **call):
     """Whether "auto" went through blocks."""
     ran = []
-    original = attention.blocked_attention
+    original = backends.blocked_attention
     monkeypatch.setattr(
-        attention, "blocked_attention", lambda *a, **k: ran.append(1) or original(*a, **k)
+        backends, "blocked_attention", lambda *a, **k: ran.append(1) or original(*a, **k)
     )
     scaled_dot_product_attention(**call)
     return bool(ran)
@@ -536,6 +536,29 @@ def test_cache_errors_say_what_to_do():
             layer(torch.zeros(1, 1, 8), cache=KVCache(), **more)
     assert repr(cache) == "KVCache(3 of 3 tokens, 192 bytes)"
     assert KVCache().nbytes == 0
+
+
+@pytest.mark.filterwarnings("ignore")  # the profiler's own
+@pytest.mark.parametrize("name", ["none", "rope", "alibi", "shaw"])
+@pytest.mark.parametrize("backend", ["auto", "dense"])
+@pytest.mark.parametrize("windows", [None, [100] * 4 + [None] * 4])
+def test_decoding_does_not_repeat_the_keys_that_heads_share(name, backend, windows):
+    n, d, n_heads = 4096, 64, 8
+    torch.manual_seed(0)
+    encoding = positions.make(name, d_model=n_heads * d, n_heads=n_heads)
+    q = torch.randn(1, n_heads, 1, d)
+    k, v = (torch.randn(1, 1, n, d) for _ in range(2))
+    options = {"encoding": encoding, "backend": backend, "causal": True, "windows": windows}
+    with torch.no_grad():
+        run = lambda k, v: scaled_dot_product_attention(q, k, v, **options)  # noqa: E731
+        repeated = [t.expand(-1, n_heads, -1, -1).contiguous() for t in (k, v)]
+        torch.testing.assert_close(run(k, v), run(*repeated), atol=1e-6, rtol=1e-5)
+        held = peak_bytes(lambda: run(k, v))
+        at = torch.arange(n - 1, n), torch.arange(n)
+        to_turn = peak_bytes(lambda: encoding.qk(q, k, *at))  # the one key head, by its positions
+    # Beyond that a few numbers for each head and key: biases, masks, weights. Copies of the keys
+    # and values for each query head would be 2 * n_heads * d for each key.
+    assert 0 < held <= to_turn + 4 * n * n_heads * 24
 
 
 # --- sharing ---------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ class Contextual(Encoding):
     ) -> Float[Tensor, "batch n_heads n_q n_k"]:
         """p_ij: how many gates are open from key j to query i. Keys stand in order."""
         wide = working_dtype(q.dtype)
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # heads that share keys
         gates = (q.to(wide) @ k.to(wide).mT * q.shape[-1] ** -0.5).sigmoid()
         gates = gates.masked_fill(k_pos[None, :] > q_pos[:, None], 0.0)
         return gates.flip(-1).cumsum(-1).flip(-1).clamp(max=len(self.table) - 1)

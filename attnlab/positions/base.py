@@ -1,6 +1,7 @@
 """The interface of every encoding: one method for each place where a position can enter."""
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,6 +12,21 @@ from torch import Tensor, nn
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """The type to compute scores, angles and biases in: float32, or float64 for float64 input."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def constants(
+    values: Sequence[float], dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, " n"]:
+    """The values as a tensor, which a device is handed only once: each time it would wait."""
+    if torch.compiler.is_compiling():
+        return torch.tensor(values, dtype=dtype, device=device)
+    return _constants(tuple(values), dtype, device)
+
+
+@lru_cache(maxsize=64)
+def _constants(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 # The last table of each encoding: kept beside the modules, so that it is not copied or saved with
@@ -41,7 +57,13 @@ class Encoding(nn.Module):
     """No encoding at all, and the base of all others: an encoding overrides what it uses.
 
     Attention and the models call these methods and know no encoding by name.
+
+    Attributes:
+        slopes: one number m for each head if `relative_bias` is -m |offset| and nothing else:
+            compiled kernels then compute it where others read a table. None for all others.
     """
+
+    slopes: Sequence[float] | None = None
 
     def embed(
         self, x: Float[Tensor, "batch n d_model"], pos: Real[Tensor, " n"]
@@ -81,13 +103,14 @@ class Encoding(nn.Module):
     def bias(
         self,
         q: Float[Tensor, "batch n_heads n_q d_head"],
-        k: Float[Tensor, "batch n_heads n_k d_head"],
+        k: Float[Tensor, "batch n_kv_heads n_k d_head"],
         q_pos: Real[Tensor, " n_q"],
         k_pos: Real[Tensor, " n_k"],
     ) -> Float[Tensor, "#batch #n_heads n_q n_k"] | None:
         """At the scores: a tensor to add to q·k * scale, or None. Default: `relative_bias`.
 
-        q and k are those that `qk` returned, with as many key heads as query heads.
+        q and k are those that `qk` returned; n_heads / n_kv_heads queries in a row share a key
+        head.
         """
         table = self.relative_bias(k_pos[None, :] - q_pos[:, None])
         return None if table is None else table[None]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnlab.positions.absolute import frequencies
-from attnlab.positions.base import Encoding, remembered
+from attnlab.positions.base import Encoding, constants, remembered
 
 
 def alibi_slopes(n_heads: int) -> list[float]:
@@ -39,8 +39,7 @@ def alibi_slopes(n_heads: int) -> list[float]:
 def exact(values: list[float], offset: Tensor) -> Float[Tensor, "n_heads ..."]:
     """One constant for each head, in float64 where the device has it, ready to meet offsets."""
     dtype = torch.float32 if offset.device.type == "mps" else torch.float64
-    per_head = torch.tensor(values, dtype=dtype, device=offset.device)
-    return per_head.view(-1, *[1] * offset.dim())
+    return constants(values, dtype, offset.device).view(-1, *[1] * offset.dim())
 
 
 class ALiBi(Encoding):
@@ -109,10 +108,8 @@ def t5_bucket(
         while start**steps * own**s < max_distance**s * own**steps:
             start += 1
         starts.append(start)
-    shared = torch.bucketize(
-        distance.contiguous(), torch.tensor(starts, device=offset.device, dtype=offset.dtype),
-        right=True,
-    )  # fmt: skip
+    edges = constants(starts, offset.dtype, offset.device)
+    shared = torch.bucketize(distance.contiguous(), edges, right=True)
     return first + torch.where(distance < own, distance, own + shared)
 
 
@@ -173,10 +170,10 @@ class Sandwich(Encoding):
         def make() -> Tensor:
             # frequencies() counts from i = 0, the paper from 1
             omega = frequencies(self.d, self.base, offset.device) * self.base ** (-2 / self.d)
-            return torch.cos(offset[..., None].to(omega.dtype) * omega).sum(-1) - self.d / 2
+            product = torch.cos(offset[..., None].to(omega.dtype) * omega).sum(-1) - self.d / 2
+            return product / exact(self.ratios, offset)
 
-        product = remembered(self, offset, (self.d, self.base), make)
-        return product / exact(self.ratios, offset)
+        return remembered(self, offset, (self.d, self.base, *self.ratios), make)
 
     def for_heads(self, heads: Sequence[int]) -> "Sandwich":
         part = copy.copy(self)

@@ -6,11 +6,13 @@ import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
+from attnlab.compiled import compiled, compiler_problem
 from attnlab.positions.absolute import frequencies
 from attnlab.positions.base import Encoding, remembered, working_dtype
 
 LAYOUTS = ("half", "interleaved")
 SCALINGS = ("none", "linear", "ntk", "yarn")
+COMPILE_FROM = 2**20  # numbers to turn from which a GPU is busier with memory than with launching
 
 
 def channel_order(d_head: int) -> Int[Tensor, " d_head"]:
@@ -51,6 +53,37 @@ def convert_layout(
         order = order.argsort()
     order = torch.cat([order, torch.arange(d_rotary, d_head)])
     return weight.unflatten(0, (n_heads, d_head))[:, order.to(weight.device)].flatten(0, 1)
+
+
+def partners(x: Float[Tensor, "... d_rotary"], layout: str) -> Float[Tensor, "... d_rotary"]:
+    """Every channel's partner: (a, b) -> (b, a) in each pair."""
+    if layout == "half":
+        return x.roll(x.shape[-1] // 2, dims=-1)
+    return x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+
+
+def turned(
+    x: Float[Tensor, "... n d_head"], cos: Float[Tensor, "n d_rotary"],
+    sin: Float[Tensor, "n d_rotary"], layout: str,
+) -> Float[Tensor, "... n d_head"]:  # fmt: skip
+    """The first d_rotary channels turned, in the type of the tables; the others as they are.
+
+    sin has the sign that the channel takes it with.
+    """
+    turning, staying = x.split([cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
+    pairs = turning.to(cos.dtype)
+    # (a, b) cos + (b, a) (-sin, sin) = (a cos - b sin, b cos + a sin)
+    out = torch.addcmul(pairs * cos, partners(pairs, layout), sin).to(x.dtype)
+    return torch.cat([out, staying], dim=-1) if staying.shape[-1] else out
+
+
+def compiling_pays(x: Tensor) -> bool:
+    """Whether to turn x in one pass over memory: eager PyTorch makes five on a GPU, which for long
+    texts take as long as attention itself. On a CPU they fit into the cache."""
+    return (
+        x.device.type == "cuda" and x.numel() >= COMPILE_FROM
+        and not torch.compiler.is_compiling() and compiler_problem("cuda") is None
+    )  # fmt: skip
 
 
 class RoPE(Encoding):
@@ -156,25 +189,15 @@ class RoPE(Encoding):
     def _in_layout(self, pairs: Float[Tensor, "... d_half 2"]) -> Float[Tensor, "... d_rotary"]:
         return (pairs.mT if self.layout == "half" else pairs).flatten(-2)
 
-    def _partner(self, x: Float[Tensor, "... d_rotary"]) -> Float[Tensor, "... d_rotary"]:
-        """Every channel's partner: (a, b) -> (b, a) in each pair."""
-        if self.layout == "half":
-            return x.roll(self.d_rotary // 2, dims=-1)
-        return x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-
     def rotate(
         self, x: Float[Tensor, "batch n_heads n d_head"], pos: Real[Tensor, " n"]
     ) -> Float[Tensor, "batch n_heads n d_head"]:
         """Turn every pair of channels of x by its position's angle; without YaRN, norms stay."""
         if x.shape[-1] != self.d_head:
             raise ValueError(f"RoPE was built for d_head {self.d_head}, got {x.shape[-1]}")
-        wide = working_dtype(x.dtype)
-        cos, sin = self._cos_sin(pos, wide)
-        turning, staying = x.split([self.d_rotary, self.d_head - self.d_rotary], dim=-1)
-        pairs = turning.to(wide)
-        # (a, b) cos + (b, a) (-sin, sin) = (a cos - b sin, b cos + a sin)
-        turned = torch.addcmul(pairs * cos, self._partner(pairs), sin).to(x.dtype)
-        return torch.cat([turned, staying], dim=-1) if staying.shape[-1] else turned
+        cos, sin = self._cos_sin(pos, working_dtype(x.dtype))
+        turn = compiled(turned) if compiling_pays(x) else turned
+        return turn(x, cos, sin, self.layout)
 
     def qk(self, q: Tensor, k: Tensor, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
         return self.rotate(q, q_pos), self.rotate(k, k_pos)
