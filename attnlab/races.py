@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnlab import positions, trained
+from attnlab.files import log_as_json, write_whole
 from attnlab.models import TinyTransformer
 from attnlab.tasks import Modes, Needle
 from attnlab.train import one_thread
@@ -188,7 +189,7 @@ def part(how: Recipe, seed: int, folder: Path) -> Path:
             {k: v.half().contiguous() for k, v in model.state_dict().items()},
             {"run": json.dumps(run)},
         )
-        trained._write(path, content)
+        write_whole(path, content)
     return path
 
 
@@ -225,8 +226,8 @@ def make(
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "loss_every": 5 * trained.LOG_EVERY, "runs": runs,
     }  # fmt: skip
-    trained._write(out / "race.safetensors", parameters)
-    trained._write(out / "race.json", (trained._lines(written) + "\n").encode())
+    write_whole(out / "race.safetensors", parameters)
+    write_whole(out / "race.json", log_as_json(written))
     for path in parts.glob("*.safetensors"):
         path.unlink()
     parts.rmdir()

@@ -25,10 +25,11 @@ from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor, nn
 
 from attnlab import positions
+from attnlab.files import write_whole
 from attnlab.models import TinyTransformer
 from attnlab.tasks import UNASKED, Graphs, Letters, Recent, Trees
 from attnlab.train import one_thread
-from attnlab.trained import DATA, Recipe, _write, train
+from attnlab.trained import DATA, Recipe, train
 
 FILE = DATA / "structures.json"
 SEEDS = (0, 1, 2, 3, 4)
@@ -293,7 +294,7 @@ def make(recipe: Recipe, file: Path = FILE) -> dict[str, dict[str, float]]:
     lines = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in ordered.items())
     text = f'{{\n "command": "python -m attnlab.structures",\n "recipes": {{\n{lines}\n }}\n}}\n'
     file.parent.mkdir(parents=True, exist_ok=True)
-    _write(file, text.encode())
+    write_whole(file, text)
     return scores
 
 
@@ -314,7 +315,12 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"no task {word!r}; there are {', '.join(known)}")
         chosen += found
     for recipe in chosen:
-        for seed, scores in make(recipe, given.out).items():
+        try:
+            found = make(recipe, given.out)
+        except KeyboardInterrupt:
+            print(f"\nStopped; the results of {recipe.name} are as they were.", file=sys.stderr)
+            return 130
+        for seed, scores in found.items():
             print(f"{recipe.name}, seed {seed}:", scores)
     return 0
 

@@ -15,11 +15,9 @@ To add a recipe, write its parts beside those of tiny-english and add it to RECI
 import argparse
 import hashlib
 import json
-import os
 import platform
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -32,6 +30,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from attnlab.files import log_as_json, write_whole
 from attnlab.models import TinyTransformer
 from attnlab.tasks import Roles, Texts, TinyEnglish
 from attnlab.train import fit, one_thread
@@ -133,33 +132,8 @@ def make(recipe: Recipe, out: Path = DATA, command: str = "") -> None:
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     if recipe.parameters:
-        _write(out / f"{recipe.name}.safetensors", parameters)
-    _write(out / f"{recipe.name}.json", (_lines(written) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All or nothing: beside its place first, then moved into it."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:  # Ctrl-C too
-        Path(scratch).unlink(missing_ok=True)
-        raise
-
-
-def _lines(log: dict[str, Any]) -> str:
-    """JSON with a line for each entry, and for each entry of each run."""
-    runs = ",\n".join(
-        f"  {json.dumps(seed)}: {{\n"
-        + ",\n".join(f"   {json.dumps(k)}: {json.dumps(v)}" for k, v in run.items())
-        + "\n  }"
-        for seed, run in log["runs"].items()
-    )
-    rest = [f" {json.dumps(k)}: {json.dumps(v)}" for k, v in log.items() if k != "runs"]
-    return "{\n" + ",\n".join([*rest, f' "runs": {{\n{runs}\n }}']) + "\n}"
+        write_whole(out / f"{recipe.name}.safetensors", parameters)
+    write_whole(out / f"{recipe.name}.json", log_as_json(written))
 
 
 # --------------------------------------------------------------------------------------------

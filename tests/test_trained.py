@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from attnlab import trained
+from attnlab import files, trained
 from attnlab.models import TinyTransformer
 from attnlab.trained import RECIPES, TINY_ENGLISH, load, load_tiny_english, log, make, train
 
@@ -112,13 +112,13 @@ def test_stopping_leaves_the_files_as_they_were(tmp_path, monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    for where in ("train", "_lines"):
+    for where in ("train", "log_as_json"):
         with monkeypatch.context() as patch:
             patch.setattr(trained, where, interrupted)
             assert trained.main(["small", "--out", str(tmp_path)]) == 130
         assert "as they were" in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setattr(trained.os, "replace", interrupted)
+        patch.setattr(files.os, "replace", interrupted)
         assert trained.main(["small", "--out", str(tmp_path)]) == 130
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
 
