@@ -149,9 +149,7 @@ def _projected(layer: MultiHeadAttention, parts: Parts) -> tuple[list[Tensor], l
 
 
 @torch.no_grad()
-def score_terms(
-    layer: MultiHeadAttention, parts: Parts
-) -> Float[Tensor, "5 batch n_heads n n"]:
+def score_terms(layer: MultiHeadAttention, parts: Parts) -> Float[Tensor, "5 batch n_heads n n"]:
     """The scores of a layer that reads these parts: the four TERMS, then the rest.
 
     Three parts on either side make nine products. The five with a rest in them are added up as
@@ -207,7 +205,7 @@ def variance_shares(
 
 @torch.no_grad()
 def variance_shares_by_gram(
-    layer: MultiHeadAttention, parts: Parts, seen_only: bool = True
+    layer: MultiHeadAttention, parts: Parts, seen_only: bool = True, causal: bool = False
 ) -> Float[Tensor, "5 batch n_heads"]:
     """`variance_shares(score_terms(layer, parts))` without any n x n matrix.
 
@@ -215,28 +213,53 @@ def variance_shares_by_gram(
     (Q_1^T Q_2) * (K_1^T K_2): Gram matrices of d_head x d_head. Taking a query's mean over keys off
     its scores is taking the mean off the keys; the mean over all pairs is a product of two means.
 
-    Source: Frobenius inner product, <A, B> = tr(A^T B); this course.
+    With `causal`, only pairs with key <= query count, as with `visible` = `causal_visible`. Query i
+    then meets the Gram matrix of the keys up to i, which grows from query to query: O(n d_head^2).
+
+    Source: Frobenius inner product, <A, B> = tr(A^T B); the running sum as in linear attention,
+    Katharopoulos et al. 2020, section 3.3; this course.
     """
     of_q, of_k = _projected(layer, parts)
-    wide = [[t.double() for t in side] for side in (of_q, of_k)]
-    # The means, which are taken off, and what the softmax sees, are differences of large numbers:
-    # float64.
-    of_q, of_k = wide
+    # What is left once the means are off is a difference of large numbers: float64.
+    of_q, of_k = ([t.double() for t in side] for side in (of_q, of_k))
+    over = _over_pairs_so_far if causal else _over_all_pairs
+    whole = sum(of_q), sum(of_k)
+    terms = {(a, b): over(of_q[a], of_k[b], *whole, seen_only) for a in range(3) for b in range(3)}
+    of_terms = [terms[p] for p in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    of_rest = sum(terms[p] for p in terms if 2 in p)
+    return torch.stack([*of_terms, of_rest]) / sum(terms.values())
+
+
+Side = Float[Tensor, "... n d_head"]
+
+
+def _over_all_pairs(q_1: Side, k_1: Side, q_2: Side, k_2: Side, seen_only: bool) -> Tensor:
+    """Sum of s_1 s_2 over all pairs, s = q k^T, each s without its mean over keys (over pairs)."""
     if seen_only:
-        of_k = [k - k.mean(-2, keepdim=True) for k in of_k]
-    n = of_q[0].shape[-2]
-    products = [(q, k) for q in range(3) for k in range(3)]
+        k_1, k_2 = (k - k.mean(-2, keepdim=True) for k in (k_1, k_2))
+    found = ((q_1.mT @ q_2) * (k_1.mT @ k_2)).sum((-2, -1))
+    if not seen_only:
+        sum_1, sum_2 = ((q.sum(-2) * k.sum(-2)).sum(-1) for q, k in ((q_1, k_1), (q_2, k_2)))
+        found = found - sum_1 * sum_2 / q_1.shape[-2] ** 2
+    return found
 
-    def inner(one: tuple[int, int], two: tuple[int, int]) -> Tensor:
-        (q_1, k_1), (q_2, k_2) = one, two
-        grams = (of_q[q_1].mT @ of_q[q_2]) * (of_k[k_1].mT @ of_k[k_2])
-        found = grams.sum((-2, -1))
-        if not seen_only:
-            sums = [(of_q[q].sum(-2) * of_k[k].sum(-2)).sum(-1) for q, k in (one, two)]
-            found = found - sums[0] * sums[1] / n**2
-        return found
 
-    against_score = {p: sum(inner(p, other) for other in products) for p in products}
-    of_terms = [against_score[p] for p in ((0, 0), (0, 1), (1, 0), (1, 1))]
-    of_rest = sum(against_score[p] for p in products if 2 in p)
-    return torch.stack([*of_terms, of_rest]) / sum(against_score.values())
+def _over_pairs_so_far(q_1: Side, k_1: Side, q_2: Side, k_2: Side, seen_only: bool) -> Tensor:
+    """The same over pairs with key <= query."""
+    n, d = q_1.shape[-2:]
+    if seen_only:  # moves the scores of a query alike, and keeps the numbers small
+        k_1, k_2 = (k - k.mean(-2, keepdim=True) for k in (k_1, k_2))
+    # In blocks of queries: all keys before a block are in one Gram matrix, those inside are masked.
+    before = torch.zeros_like(k_1.mT @ k_2)
+    found = before.sum((-2, -1))
+    for start in range(0, n, d):
+        here = slice(start, start + d)
+        a_1, b_1, a_2, b_2 = (t[..., here, :] for t in (q_1, k_1, q_2, k_2))
+        found = found + ((a_1 @ before) * a_2).sum((-2, -1))
+        found = found + ((a_1 @ b_1.mT).tril() * (a_2 @ b_2.mT)).sum((-2, -1))
+        before = before + b_1.mT @ b_2
+    count = torch.arange(1, n + 1, dtype=q_1.dtype, device=q_1.device)
+    row_1, row_2 = ((q * k.cumsum(-2)).sum(-1) for q, k in ((q_1, k_1), (q_2, k_2)))
+    if seen_only:
+        return found - (row_1 * row_2 / count).sum(-1)
+    return found - row_1.sum(-1) * row_2.sum(-1) / count.sum()

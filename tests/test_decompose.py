@@ -10,6 +10,7 @@ from attnlab import decompose, positions
 from attnlab.attention import attention_scores, capture
 from attnlab.decompose import Parts, first_layer_parts, score_terms
 from attnlab.models import Encoder, EncoderConfig, TinyTransformer
+from attnlab.stats import causal_visible
 
 D, HEADS, N = 16, 4, 9
 
@@ -27,9 +28,7 @@ def shake(model, seed=0):
 
 
 def encoder(encoding=None):
-    config = EncoderConfig(
-        vocab_size=50, n_layers=2, d_model=D, n_heads=HEADS, d_ff=32, max_len=16
-    )
+    config = EncoderConfig(vocab_size=50, n_layers=2, d_model=D, n_heads=HEADS, d_ff=32, max_len=16)
     model = Encoder(config)
     if encoding is not None:
         model.encoding = encoding
@@ -211,9 +210,7 @@ def test_four_terms_of_any_sizes(n_q, n_k, d_head, seed):
     terms = decompose.four_terms(q_c, q_p, k_c, k_p)
     assert terms.shape == (4, 3, n_q, n_k) and len(decompose.TERMS) == 4
     torch.testing.assert_close(terms.sum(0), (q_c + q_p) @ (k_c + k_p).mT * d_head**-0.5)
-    for term, (q, k) in zip(
-        terms, [(q_c, k_c), (q_c, k_p), (q_p, k_c), (q_p, k_p)], strict=True
-    ):
+    for term, (q, k) in zip(terms, [(q_c, k_c), (q_c, k_p), (q_p, k_c), (q_p, k_p)], strict=True):
         torch.testing.assert_close(term, attention_scores(q[None], k[None])[0])
     torch.testing.assert_close(decompose.four_terms(q_c, q_p, k_c, k_p, 1.0), terms * d_head**0.5)
 
@@ -283,35 +280,41 @@ def test_shares_of_what_a_causal_head_sees(seen_only):
     torch.testing.assert_close(*(decompose.variance_shares(r, seen_only, last) for r in rows))
 
 
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("seen_only", [True, False])
 @pytest.mark.parametrize("name", MODELS)
-def test_shares_by_gram_matrices_are_those_of_the_matrices(name, seen_only):
+def test_shares_by_gram_matrices_are_those_of_the_matrices(name, seen_only, causal):
     model, ids = MODELS[name](), texts()
     layer, parts = first_layer(model), first_layer_parts(model, ids)
-    by_matrix = decompose.variance_shares(score_terms(layer, parts).double(), seen_only)
-    by_gram = decompose.variance_shares_by_gram(layer, parts, seen_only)
+    visible = causal_visible(N) if causal else None
+    by_matrix = decompose.variance_shares(score_terms(layer, parts).double(), seen_only, visible)
+    by_gram = decompose.variance_shares_by_gram(layer, parts, seen_only, causal)
     assert by_gram.shape == (5, 2, HEADS)
     torch.testing.assert_close(by_gram, by_matrix, atol=1e-5, rtol=0)
 
 
-@given(st.integers(2, 12), st.integers(0, 2**31), st.booleans())
-def test_gram_shares_of_any_parts(n, seed, seen_only):
+@given(st.integers(2, 12), st.integers(0, 2**31), st.booleans(), st.booleans())
+def test_gram_shares_of_any_parts(n, seed, seen_only, causal):
     g = torch.Generator().manual_seed(seed)
     layer = first_layer(tiny("sinusoidal", bias=True, n_kv_heads=2)).double()
     parts = Parts(*torch.randn(3, 1, n, D, generator=g, dtype=torch.float64))
     torch.testing.assert_close(
-        decompose.variance_shares_by_gram(layer, parts, seen_only),
-        decompose.variance_shares(score_terms(layer, parts), seen_only),
+        decompose.variance_shares_by_gram(layer, parts, seen_only, causal),
+        decompose.variance_shares(
+            score_terms(layer, parts), seen_only, causal_visible(n) if causal else None
+        ),
     )
 
 
-def test_gram_shares_of_large_offsets():
+@pytest.mark.parametrize("causal", [True, False])
+def test_gram_shares_of_large_offsets(causal):
     """Parts whose means are thousands of times what varies: a float32 sum would lose it."""
     layer = first_layer(tiny("sinusoidal"))
     generator = torch.Generator().manual_seed(3)
     parts = Parts(*(1000 + torch.randn(3, 1, N, D, generator=generator)))
     exact = decompose.variance_shares(
-        score_terms(layer.double(), Parts(*(part.double() for part in parts)))
+        score_terms(layer.double(), Parts(*(part.double() for part in parts))),
+        visible=causal_visible(N) if causal else None,
     )
-    by_gram = decompose.variance_shares_by_gram(layer.float(), parts)
+    by_gram = decompose.variance_shares_by_gram(layer.float(), parts, causal=causal)
     torch.testing.assert_close(by_gram, exact, atol=0.05, rtol=0)

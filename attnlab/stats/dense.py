@@ -164,7 +164,7 @@ def head_correlation(
     seen = _seen(weights, visible)
     floor = 1e-5 * weights.flatten(-2).norm(dim=-1, keepdim=True)  # below, it is rounding
     if baseline:
-        weights = weights - 1 / seen.sum(-1, keepdim=True).clamp(min=1)
+        weights = weights - 1 / seen.sum(-1, keepdim=True).clamp(min=1).to(weights.dtype)
         flat = (weights * seen).flatten(-2)
         count = seen.flatten(-2).sum(-1, keepdim=True)
         flat = torch.where(seen.flatten(-2), flat - flat.sum(-1, keepdim=True) / count, 0.0)
