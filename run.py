@@ -315,7 +315,7 @@ def test(setup, arguments):
     steps = [
         ("ruff", ["-m", "ruff", "check", "."]),
         ("notebooks match their sources", [os.path.join("notebooks", "build.py"), "--check"]),
-        # Two at a time; the cells of a notebook stay together and in order.
+        # Two at a time; the cells of a notebook stay together and in order: see tests/conftest.py.
         ("tests and notebooks", ["-m", "pytest", "-n", "2", "--dist", "loadfile"]),
     ]
     if arguments:

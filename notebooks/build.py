@@ -233,7 +233,7 @@ def assemble(path: Path, *, student: bool):
 
 def run(notebook, cwd: Path, timeout: int) -> None:
     """Execute `notebook` in place, with this tree's attnlab, and keep the state of its widgets."""
-    environment = dict(os.environ, PYTHONHASHSEED="0")
+    environment = dict(os.environ, PYTHONHASHSEED="0", ATTNLAB_PROGRESS="off")
     paths = [str(HERE.parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
     environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # the kernel's own warning on stderr

@@ -1,5 +1,6 @@
 """What all tests share: one thread, and a reason for each test that cannot run here."""
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -10,6 +11,7 @@ import shutil
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("ATTNLAB_PROGRESS", "off")  # not the record of who runs the tests
 
 import hypothesis
 import pytest
@@ -46,6 +48,41 @@ def gpu_problem():
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         return None
     return "no GPU: torch sees neither CUDA nor Apple's MPS"
+
+
+def pytest_addoption(parser):
+    """On a machine without Jupyter, such as one lent for its GPU, notebooks are not run, and the
+    options for it that pyproject.toml gives must not stop the tests that can."""
+    for name in ("lax", "current-env", "cell-timeout", "kernel-startup-timeout"):
+        with contextlib.suppress(ValueError):  # nbval is there
+            parser.addoption(f"--nbval-{name}", nargs="?")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """`-m gpu` reads only the files that have such tests: others import widgets and notebook tools,
+    which a machine without Jupyter does not have."""
+    if config.option.markexpr == "gpu" and collection_path.match("test_*.py"):
+        return "mark.gpu" not in collection_path.read_text("utf-8") or None
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    """Browser tests first: they take longest, and two processes should end at about one time."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
+
+
+@pytest.hookimpl(optionalhook=True)  # where xdist is not installed nobody asks
+def pytest_xdist_make_scheduler(config, log):
+    """The tests of a file, and the cells of a notebook, stay together and in order, whatever --dist
+    says. Only the longest file, which opens every notebook in a browser, is cut up."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            whole = super()._split_scope(nodeid)
+            return nodeid if whole.endswith("browser/test_notebooks.py") else whole
+
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item):

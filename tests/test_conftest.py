@@ -49,3 +49,10 @@ def test_without_a_gpu_its_tests_are_skipped_with_the_reason(outcome):
         pytest.skip("Apple's GPU cannot be hidden")
     status, text = outcome(GPU_TEST, CI="true")
     assert status == 0 and "1 skipped" in text and "no GPU" in text
+
+
+def test_gpu_tests_are_found_where_jupyter_is_not_installed(outcome, tmp_path):
+    (tmp_path / "test_widgets.py").write_text("import a_package_that_is_not_there\n")
+    options = "-p no:nbval --nbval-lax --nbval-current-env --nbval-cell-timeout=300"
+    status, text = outcome(GPU_TEST, PYTEST_ADDOPTS=f"{options} -m gpu .")
+    assert status == 0 and "1 skipped" in text and "error" not in text

@@ -6,7 +6,8 @@ Claims        `claim` compares a measurement with what the text says; `claims` l
 Predictions   `predict` asks before the cell that answers
 Checks        `exercise` makes a check, `call` and the `require` functions are what it is made of
 Figures       `figure` and `picture` show an image together with its description
-Progress      `progress` shows how far a loop is
+Progress      `progress` shows how far a loop is, `percent` how far anything else;
+              `your_progress` shows which exercises are done, kept in `progress_file`
 
 Everything shown carries plain text beside its HTML, so that it reads well in a terminal too.
 `import attnlab` does not import this package.
@@ -29,12 +30,13 @@ from attnlab.teach._checks import (
 )
 from attnlab.teach._claims import Claim, ClaimFailed, claim, claims
 from attnlab.teach._figures import figure, picture
-from attnlab.teach._progress import progress
+from attnlab.teach._progress import percent, progress
+from attnlab.teach._record import progress_file
 
 __all__ = [
     "BLANK", "Claim", "ClaimFailed", "Exercise", "Mistake", "Result", "call", "claim", "claims",
-    "exercise", "figure", "picture", "predict", "progress", "require", "require_number",
-    "require_tensor",
+    "exercise", "figure", "percent", "picture", "predict", "progress", "progress_file", "require",
+    "require_number", "require_tensor", "your_progress",
 ]  # fmt: skip
 
 
@@ -48,3 +50,10 @@ def predict(question: str, options: Iterable[str], *, id: str):
     from attnlab.teach._predictions import Prediction  # the only part that needs anywidget
 
     return Prediction(question, options, id=id)
+
+
+def your_progress():
+    """A panel with every exercise of the course, which are done, and how to start again."""
+    from attnlab.teach._panel import YourProgress
+
+    return YourProgress()

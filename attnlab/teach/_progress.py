@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from attnlab.teach._cards import Card, in_notebook, rich
 
@@ -19,12 +20,7 @@ def progress(iterable: Iterable, label: str, total: int | None = None) -> Iterat
     """
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
-    update = _silent
-    if not os.environ.get("ATTNLAB_QUIET"):
-        if in_notebook():
-            update = _notebook_bar(label, total)
-        elif sys.stderr.isatty():
-            update = _terminal_bar(label, total)
+    update = _bar(label, total)
     done, last = 0, time.monotonic()
     try:
         for item in iterable:
@@ -35,6 +31,38 @@ def progress(iterable: Iterable, label: str, total: int | None = None) -> Iterat
                 update(done, False)
     finally:
         update(done, True)
+
+
+@contextmanager
+def percent(label: str) -> Iterator[Callable[[float], None]]:
+    """The display of `progress` for work that says by itself how far it is.
+
+        with percent("training") as tell:
+            work(progress=tell)     # which calls tell(0.1), tell(0.5), ..., a share from 0 to 1
+    """
+    update, done, last = _bar(label, 100), 0, time.monotonic()
+
+    def tell(share: float) -> None:
+        nonlocal done, last
+        now = min(100, int(100 * share))
+        if now != done and time.monotonic() - last > 0.1:
+            last = time.monotonic()
+            update(now, False)
+        done = now
+
+    try:
+        yield tell
+    finally:
+        update(done, True)
+
+
+def _bar(label: str, total: int | None) -> Callable[[int, bool], None]:
+    if not os.environ.get("ATTNLAB_QUIET"):
+        if in_notebook():
+            return _notebook_bar(label, total)
+        if sys.stderr.isatty():
+            return _terminal_bar(label, total)
+    return _silent
 
 
 def _count(label: str, done: int, total: int | None) -> str:

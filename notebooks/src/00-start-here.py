@@ -11,7 +11,7 @@
 # - look into a trained model with the Attention Explorer and say what one of its heads does;
 # - find your way through the sixteen notebooks.
 #
-# *You need:* some Python, and that you have seen a matrix product. *To study:* 30 minutes.
+# *You need:* some Python, and that you have seen a matrix product. *To study:* 40 minutes.
 # *To lecture:* 15 minutes.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -43,7 +43,7 @@ from attnlab import plots, positions
 from attnlab.exercises import check
 from attnlab.explorers import AttentionExplorer
 from attnlab.pretrained import load_encoder
-from attnlab.teach import claim, figure, predict
+from attnlab.teach import claim, figure, predict, your_progress
 
 # %% slideshow={"slide_type": "skip"}
 gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
@@ -342,6 +342,53 @@ check("0.1", number_of_weights)
 # %% [markdown] tags=["hint"]
 # Every token is both a query and a key.
 
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Exercise 0.2: who looks where? &nbsp; (●○○, 5 minutes)
+#
+# Which token does each token look at most, in one head? Write the function; `weights` has the shape
+# `(heads, query, key)`. Then call it with `all_weights[0]`, `tokens` and head 2.
+
+# %% tags=["exercise"]
+def favourites(weights, tokens, head):
+    """For each query the token with the largest weight: a list of strings."""
+    # BEGIN SOLUTION
+    return [tokens[key] for key in weights[head].argmax(dim=-1)]
+    # END SOLUTION
+
+
+# %%
+check("0.2", favourites)
+
+# %% [markdown] tags=["hint"]
+# `weights[head]` is (query, key). `argmax(dim=-1)` gives, for each query, the number of its key.
+
+# %% [markdown] tags=["hint"]
+# `[tokens[key] for key in …]` turns numbers into tokens.
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Exercise 0.3: the output by hand &nbsp; (●●○, 6 minutes)
+#
+# One query has a weight for each key, and each key has a value vector. What does the head put out for
+# this query? `weights` is `(key,)`, `values` is `(key, d_head)`; no softmax is needed any more.
+
+# %% tags=["exercise"]
+def output_of_a_query(weights, values):
+    """The output of the head for one query: (d_head,)."""
+    # BEGIN SOLUTION
+    return weights @ values
+    # END SOLUTION
+
+
+# %%
+check("0.3", output_of_a_query)
+
+# %% [markdown] tags=["hint"]
+# The weighted average of the value vectors: each vector times its weight, and all of them added up.
+
+# %% [markdown] tags=["hint"]
+# For two keys it is `weights[0] * values[0] + weights[1] * values[1]`. A matrix product does it for
+# all.
+
 # %% [markdown]
 # ### For your own sentence
 #
@@ -369,11 +416,19 @@ check("0.1", number_of_weights)
 # | **11** [RoPE](11-rope.ipynb) | rotation instead of addition |
 # | **12** [Beyond the training length](12-beyond-training-length.ipynb) | which encodings survive longer texts? |
 # | **13** [Structured and adaptive](13-structured-and-adaptive.ipynb) | trees, graphs, positions from content |
-# | 14 What attention costs | parameters, memory, time |
-# | 15 Attention without the matrix | exact statistics of very long texts |
+# | **14** [What attention costs](14-what-attention-costs.ipynb) | which limit holds: arithmetic, memory, or neither? |
+# | **15** [Attention without the matrix](15-attention-without-the-matrix.ipynb) | exact statistics of very long texts |
 #
-# Notebooks without a link are being written.
+# ### Your progress
 #
+# All exercises of the course, and what the checks said of your answers. The panel reads a small file on
+# your own disk, which the checks write: nothing is sent, and "Start again" empties it. Point at a sign
+# to read its exercise.
+
+# %% slideshow={"slide_type": "skip"}
+your_progress()
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Summary
 #
 # | array | shape | for this sentence |
