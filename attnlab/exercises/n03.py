@@ -52,6 +52,10 @@ def best_offset(answer):
         require_number(got[0]) == 2,
         "right for one direction only: keys may also stand behind the query",
     )
+    require(
+        math.isclose(require_number(got[1]), 2 / 3, abs_tol=1e-5),
+        "share right for one example only: the links with that offset, by all links",
+    )
 
 
 @exercise("3.2", "Entropy of a causal head", minutes=10, difficulty=2)
@@ -126,7 +130,7 @@ def causal_entropy(answer):
 def held_out(answer):
     in_a = torch.tensor([True, False] * 6)
     hits = torch.zeros(12, 4)
-    hits[in_a, 0], hits[~in_a, 0] = torch.tensor([1.0, 1, 1, 1, 0, 0]), torch.tensor([1.0] * 6)
+    hits[in_a, 0], hits[~in_a, 0] = torch.tensor([1.0, 0, 1, 1, 0, 1]), torch.ones(6)
     hits[in_a, 1], hits[~in_a, 1] = torch.ones(6), torch.tensor([1.0, 0, 0, 1, 0, 0])
     hits[~in_a, 2] = torch.tensor([1.0, 1, 1, 0, 0, 0])
     hits[in_a, 3] = torch.tensor([1.0, 1, 0, 0, 0, 0])
@@ -156,6 +160,14 @@ def held_out(answer):
         "divided by all sentences: divide by the number of the other half",
     )
     require(near["b"], "not its share of hits on the other half")
+    few = torch.tensor([False, True, True, True, False, True])
+    uneven = torch.tensor([[1.0, 1, 1], [0, 1, 0], [0, 1, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1]])
+    got = call(answer, uneven, few)  # chosen: head 1 (4 of 4); on the other two sentences 1 of 2
+    require(
+        require_number(got[0]) == 1 and math.isclose(require_number(got[1]), 0.5, abs_tol=1e-5),
+        "right for these halves only: take them from in_a, and divide by the number of sentences "
+        "that score",
+    )
 
 
 @exercise("3.4", "Correlation without the mask", minutes=15, difficulty=3)

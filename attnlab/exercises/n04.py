@@ -119,8 +119,8 @@ def first_to_go(answer):
         got = got.tolist()
     try:
         got = [tuple(int(n) for n in pair) for pair in got]
-    except TypeError:
-        numbers = [int(n) for n in got] if isinstance(got, (list, tuple)) else []
+    except (TypeError, ValueError, RuntimeError):
+        numbers = [n for n in got if isinstance(n, int)] if isinstance(got, (list, tuple)) else []
         require(numbers != flat[:k].tolist(), "numbers, not pairs: head number 7 of layers of 5 "
                 "heads is head 2 of layer 1")  # fmt: skip
         require(False, "not pairs: return a list of (layer, head)")
@@ -160,7 +160,7 @@ def upside_down(answer):
         torch.tensor([0.7, 2.0, 0.3, 1.1, 0.9]), torch.tensor([5.0, 4.0, 30.0, 1e-3]),
         torch.rand(12) + 0.1, torch.tensor([0.30, 0.31]),
     ):  # fmt: skip
-        c = require_tensor(call(answer, norms), tuple(norms.shape))
+        c = require_tensor(call(answer, norms), tuple(norms.shape)).to(norms.dtype)
         require((c != 0).all(), "zero: dividing W_O by 0 is no rescaling")
         require((c > 0).all(), "negative: positive numbers are wanted")
         now = norms / c
@@ -188,6 +188,8 @@ def prune_matrices(answer):
         "not four matrices: return W_Q, W_K, W_V and W_O, in this order",
     )
     got = [require_tensor(part) for part in got]
+    require(all(part.dim() == 2 for part in got), "not matrices: each of the four has rows and "
+            "columns")  # fmt: skip
 
     def columns(which):
         return torch.cat([torch.arange(i * d_head, (i + 1) * d_head) for i in which])

@@ -168,7 +168,9 @@ def distances(answer):
             not (result.dim() == 1 and result[:1].isnan().all() and len(result) > 1),
             "root of a rounding error: at k = 0 the sum may come out a little below 0; clamp it",
         )
-    got = require_tensor(result).double()
+    got = require_tensor(result)
+    require(not got.is_complex(), "complex numbers: a distance is real")
+    got = got.double()
     require(
         tuple(got.shape) != (most,),
         "one short: offsets 0 to most are most + 1 numbers, the last one included",

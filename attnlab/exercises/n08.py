@@ -103,7 +103,7 @@ def project(answer):
         require(not close(got, wrong), name)
     expected = torch.cat([x, p], dim=-1) @ w
     require(close(got, expected), "not the projection of [X; P]: compare with torch.cat")
-    x, p, w = torch.randn(4, 6), torch.randn(4, 2), torch.randn(8, 3)
+    x, p, w = torch.randn(4, 5), torch.randn(4, 2), torch.randn(7, 3)
     try:
         got = call(answer, x, p, w)
     except (RuntimeError, IndexError):
@@ -147,5 +147,13 @@ def decode(answer):
         "pair number cut up wrongly: divide by the number of places": (flat // 30, flat % 30),
     }.items():  # fmt: skip
         require(not same(w, p), name)
-    right = (got_word.long() == word).float().mean().item()
-    require(same(word, place), f"not the pairs: {right:.0%} of your words are right")
+    right = [(g.long() == t).float().mean().item() for g, t in
+             ((got_word, word), (got_place, place))]  # fmt: skip
+    require(same(word, place), f"not the pairs: {right[0]:.0%} of your words and {right[1]:.0%} of "
+            "your places are right")  # fmt: skip
+    words, places = words[:7], places[:5]
+    got = call(answer, words[[6, 0, 3]] + places[[1, 4, 0]], words, places)
+    require(
+        [require_tensor(part, (3,)).long().tolist() for part in got] == [[6, 0, 3], [1, 4, 0]],
+        "right for one size only: take the numbers of words and places from the input",
+    )

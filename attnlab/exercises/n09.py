@@ -188,7 +188,21 @@ def norm_parts(answer):
         require(not same, name)
     right = all(close(part, w) for part, w in zip(got, (c, p, constant), strict=True))
     gap = (sum(got) - torch.nn.functional.layer_norm(z, (8,), g, b, eps)).abs().max()
+    require(
+        right or gap > 1e-4,
+        "not these parts: their sum is right, but each part must be g · (its own value − its own "
+        "mean) / σ of the sum, and the rest b",
+    )
     require(right, f"not the parts: their sum is off LayerNorm by up to {gap:.2g}")
+    content, position = torch.randn(2, 3, 6)
+    g, b, eps = 1 + torch.rand(6), torch.randn(6), 0.01
+    got = [require_tensor(part) for part in call(answer, content, position, g, b, eps)]
+    root = ((content + position).var(-1, keepdim=True, correction=0) + eps).sqrt()
+    require(
+        all(part.shape == t.shape and close(part, g * (t - t.mean(-1, keepdim=True)) / root)
+            for part, t in zip(got[:2], (content, position), strict=True)),
+        "right for one size only: take d from the input",
+    )  # fmt: skip
 
 
 class _Largest(TorchDispatchMode):
@@ -260,7 +274,7 @@ def inner_product(answer):
         close(got, right), "not the sum: compare with (q1 @ k1.T) and (q2 @ k2.T), row means off"
     )
     require(
-        largest.numbers < n * n,
-        f"n × n numbers: your code held a tensor of {largest.numbers:,} numbers for n = {n}; "
-        f"{d} by {d} are enough",
+        largest.numbers <= 4 * n * d,
+        f"n × n numbers: your code held a tensor of {largest.numbers:,} numbers for n = {n}, more "
+        f"than all its inputs together; {d} by {d} are enough",
     )

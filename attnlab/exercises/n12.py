@@ -51,6 +51,15 @@ def excess_blocks(answer):
     except RuntimeError:
         got = None
     short = torch.stack([over[:, :5].mean(), over[:, 5:10].mean()])
+    if isinstance(got, torch.Tensor) and tuple(got.shape) == (2,):
+        require(
+            not close(got, over.view(3, 2, 6).mean(dim=(0, 2))),
+            "blocks too wide: with width 5 a block holds 5 tokens, not half of the 12",
+        )
+        require(
+            not close(got, torch.stack([over[:, 2:7].mean(), over[:, 7:].mean()])),
+            "first tokens left out: block 0 begins at token 0; the rest is at the end",
+        )
     require(
         isinstance(got, torch.Tensor) and tuple(got.shape) == (2,) and close(got, short),
         "last block not left out: 12 tokens hold two blocks of 5, and 2 tokens that fill none",
@@ -204,6 +213,12 @@ def verdict(answer):
         said([0.1, 0.5, 0.9], [0.6, 0.7, 0.8]) == "open",
         "middle of the runs: all runs must be ahead",
     )
+    require(
+        said([0.0] * 9 + [0.5], [0.45] + [0.95] * 9) == "open",
+        "runs weighed, not compared: one run of A is worse than one of B, whatever the means, the "
+        "spread or most pairs say",
+    )
+    require(said([0.1, 0.2], [0.21, 0.3]) == "A", "a margin asked for: every run ahead is enough")
     require(said([0.1, 0.2], [0.2, 0.3]) == "open", "a tie won: equal losses do not win")
     require(
         said([0.4, 0.9], [0.1, 0.5]) == "open",

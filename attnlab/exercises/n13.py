@@ -39,7 +39,12 @@ def path(answer):
         if isinstance(got, torch.Tensor):
             got = got.tolist()
         require(isinstance(got, (list, tuple)), "not a list: return the child numbers as a list")
-        return list(got)
+        got = [x.item() if isinstance(x, torch.Tensor) and x.numel() == 1 else x for x in got]
+        require(
+            not any(isinstance(x, torch.Tensor) for x in got),
+            "not numbers: each step of the path is one child number",
+        )
+        return got
 
     found = [ask(list(PARENTS), node) for node in range(len(PARENTS))]
     ancestors = []
@@ -170,3 +175,8 @@ def contextual(answer):
         require(not close(got, wrong), name)
     require(not close(got, back(shut).round()), "rounded: p need not be whole")
     require(close(got, back(shut)), "not the counts: p[i, j] = gates[i, j] + ... + gates[i, i]")
+    more = torch.rand(20, 20)
+    require(
+        close(require_tensor(call(answer, more), (20, 20)), back(more.tril())),
+        "right for one size only: take n from the input, and let counts grow beyond it",
+    )

@@ -138,6 +138,13 @@ BANK = {
                 -(p[:, 0] - p[:, 1]).abs().mode().values, offset(p)[1],
             ),
             "not-the-share": lambda p: (offset(p)[0], 1.0),
+            "share-right-for-one-example-only": lambda p: (offset(p)[0], 4 / 10),
+            "share-right-for-one-example-only#2": lambda p: (
+                offset(p)[0], offset(p)[1] * len(p) / 10,
+            ),
+            "share-right-for-one-example-only#3": lambda p: (
+                offset(p)[0], (p[:, 1] - p[:, 0] == -1).float().mean(),
+            ),
         },
     ),  # fmt: skip
     "3.2": Bank(
@@ -176,6 +183,9 @@ BANK = {
             "chosen-with-the-help-of-the-other-half#3": lambda h, a: (
                 h.mean(0).argmax(), h.mean(0).max(),
             ),
+            "chosen-with-the-help-of-the-other-half#4": lambda h, a: choose(
+                h, torch.arange(len(h)) < len(h) // 2
+            ),
             "scored-where-it-was-chosen": lambda h, a: choose(h, a, score_on=a),
             "scored-on-all-sentences": lambda h, a: choose(h, a, score_on=everything(h, a)),
             "hits-counted": lambda h, a: (choose(h, a)[0], h[~a][:, choose(h, a)[0]].sum()),
@@ -183,6 +193,18 @@ BANK = {
             "not-the-best-head-on-the-half-that-chooses": lambda h, a: (3, h[~a, 3].mean()),
             "not-its-share-of-hits-on-the-other-half": lambda h, a: (
                 choose(h, a)[0], h[~a].mean(0).max() / 2,
+            ),
+            "right-for-these-halves-only": lambda h, a: (
+                choose(h, a)[0], h[~a][:, choose(h, a)[0]].sum() / a.sum(),
+            ),
+            "right-for-these-halves-only#2": lambda h, a: (
+                choose(h, a)[0], h[~a][:, choose(h, a)[0]].sum() / (len(h) / 2),
+            ),
+            "right-for-these-halves-only#3": lambda h, a: (
+                choose(h, a)[0], h[~a][:, choose(h, a)[0]].sum() / 6,
+            ),
+            "right-for-these-halves-only#4": lambda h, a: choose(
+                h, torch.arange(len(h)) % 2 == 0
             ),
         },
     ),  # fmt: skip

@@ -260,6 +260,11 @@ BANK = {
             "numbers-not-pairs": lambda s, k: flat(s)[:k],
             "numbers-not-pairs#2": lambda s, k: s.flatten().argsort()[:k],
             "not-pairs": lambda s, k: 3,
+            "not-pairs#2": lambda s, k: [f"{layer}.{head}" for layer, head in first(s, k)],
+            "not-pairs#3": lambda s, k: [(f"layers.{layer}", head) for layer, head in first(s, k)],
+            "not-pairs#4": lambda s, k: (None, None),
+            "not-pairs#5": lambda s, k: (torch.ones(2, 2),) * 3,
+            "not-pairs#6": lambda s, k: torch.ones(2, 2, dtype=torch.complex64),
             "head-before-layer": lambda s, k: [(h, layer) for layer, h in first(s, k)],
             "order-reversed": lambda s, k: first(s, k)[::-1],
             "in-the-order-of-the-model": lambda s, k: sorted(first(s, k)),
@@ -282,7 +287,7 @@ BANK = {
     "4.4": Bank(
         right=[
             lambda g: g**2, lambda g: g**3 / g.mean(), lambda g: g * g.exp() / 7,
-            lambda g: g * (1 + g.argsort().argsort()),
+            lambda g: g * (1 + g.argsort().argsort()), lambda g: g.double() ** 1.5,
         ],
         wrong={
             "all-equal": lambda g: g,
@@ -295,6 +300,7 @@ BANK = {
             "zero": lambda g: g - g.min(),
             "wrong-shape": lambda g: (g**2).mean(),
             "not-reversed": lambda g: g.flip(0),
+            "ties#2": lambda g: g.argsort().argsort() + 1,  # whole numbers
             "not-reversed#2": lambda g: torch.where(g == g.max(), 1e6, 1.0),
             "ties": lambda g: torch.where(g > g.median(), g, g * g / 7),
         },
@@ -303,6 +309,8 @@ BANK = {
         right=[by_columns, by_unflatten, by_slices],
         wrong={
             "not-four-matrices": lambda *a: by_columns(*a)[0],
+            "not-matrices": lambda *a: [part[:, 0] for part in by_columns(*a)],
+            "not-matrices#2": lambda *a: [part.sum() for part in by_columns(*a)],
             "nothing-is-smaller": zeroed,
             "nothing-is-smaller#2": lambda q, k, v, o, h, keep: (q, k, v, o),
             "w-o-left-whole": w_o_forgotten,

@@ -96,6 +96,7 @@ BANK = {
         wrong={
             "the-wrong-way-round": lambda n, w, s: ~dilated(n, w, s),
             "not-boolean": lambda n, w, s: dilated(n, w, s).float(),
+            "not-boolean#2": lambda n, w, s: torch.where(dilated(n, w, s), 0.0, -math.inf),
             "width-in-steps": wrong_mask(steps=True),
             "not-causal": wrong_mask(causal=False),
             "not-causal-and-width-in-steps": wrong_mask(causal=False, steps=True),

@@ -86,6 +86,10 @@ BANK = {
             "counts-lost#2": lambda a, b: (
                 len(a) == len(b) and set(lower(a)) == set(lower(b))
             ),
+            "one-side-only": lambda a, b: not Counter(lower(a)) - Counter(lower(b)),
+            "one-side-only#2": lambda a, b: counted(
+                filter(str.isalpha, a), filter(str.isalpha, b)
+            ),
             "capitals-seen": lambda a, b: sorted(a) == sorted(b),
             "order-seen": lambda a, b: lower(a) == lower(b),
             "the-wrong-way-round": lambda a, b: not counted(a, b),
@@ -110,6 +114,7 @@ BANK = {
             "not-the-largest#2": lambda f, x, o: (f(x[o]) - f(x)[o]).norm(),
             "sign-kept": lambda f, x, o: (f(x[o]) - f(x)[o]).max(),
             "sign-kept#2": lambda f, x, o: (f(x)[o] - f(x[o])).max(),
+            "a-ratio": lambda f, x, o: gap(f, x, o) / f(x).abs().max(),
             "not-one-number": lambda f, x, o: (f(x[o]) - f(x)[o]).abs(),
             "f-never-called": lambda f, x, o: (x[o] - x).abs().max(),
             "not-the-gap": lambda f, x, o: (f(x[o]) - f(x)).abs().sum(),
@@ -140,6 +145,8 @@ BANK = {
             "some-places-alike": lambda x: x[0],
             "some-places-alike#2": lambda x: x[0] - x[-1],
             "some-places-alike#3": lambda x: x[::2].sum(0) - x[1::2].sum(0),
+            "some-places-alike#4": lambda x: 10.0 ** torch.arange(len(x)) @ x,  # rounded away
+            "some-places-alike#5": lambda x: 0.1 ** torch.arange(len(x)) @ x,
             "not-linear": lambda x: by_place(x.tanh()),
             "not-linear#2": lambda x: by_place(x) + 1,
             "rows-laid-side-by-side": lambda x: x.flatten(),

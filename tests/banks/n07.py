@@ -188,6 +188,7 @@ BANK = {
                 .clamp(min=0)
                 .sqrt()
             ),
+            "complex-numbers": lambda m, d, b: curve(m, d, b) + 0j,
             "not-the-distances": lambda m, d, b: 3 * curve(m, d, b),
             "right-for-one-size-only": lambda m, d, b: curve(m, d, 10_000.0),
         },

@@ -157,6 +157,7 @@ BANK = {
             "subtracted": lambda x, p, w: x @ w[: x.shape[-1]] - p @ w[x.shape[-1] :],
             "not-the-projection-of-x-p": lambda x, p, w: project(x, p, w) + x @ w[:6],
             "right-for-equal-widths-only": halved,
+            "right-for-equal-widths-only#2": lambda x, p, w: x @ w[:6] + p @ w[6:12],
         },
     ),
     "8.4": Bank(
@@ -178,6 +179,9 @@ BANK = {
                 flat(s, w, p) % len(p), flat(s, w, p) // len(p),
             ),
             "not-the-pairs": off_by_one,
+            "not-the-pairs#2": lambda *a: (decode(*a)[0], alone(*a)[1]),
+            "not-the-pairs#3": lambda *a: (decode(*a)[0], decode(*a)[1] + 1),
+            "right-for-one-size-only": lambda s, w, p: (flat(s, w, p) // 20, flat(s, w, p) % 20),
         },
     ),
 }

@@ -154,6 +154,26 @@ def half_centred(content, position, g, b, eps):
     return g * (content - mean) / sigma, g * (position - mean) / sigma, b.expand_as(content)
 
 
+def mean_of_the_content_only(content, position, g, b, eps):
+    z = content + position
+    sigma, mean = sd(z, eps), z.mean(-1, keepdim=True)
+    return g * (content - mean) / sigma, g * position / sigma, b.expand_as(content)
+
+
+def position_alone(content, position, g, b, eps):
+    whole = F.layer_norm(content + position, b.shape, g, b, eps)
+    alone = F.layer_norm(position, b.shape, g, None, eps)
+    return whole - alone - b, alone, b
+
+
+def eight_wide(content, position, g, b, eps):
+    def centred(t):
+        return t - t.sum(-1, keepdim=True) / 8
+
+    sigma = (centred(content + position).square().sum(-1, keepdim=True) / 8 + eps).sqrt()
+    return g * centred(content) / sigma, g * centred(position) / sigma, b
+
+
 def over_tokens(content, position, g, b, eps):
     sigma = ((content + position).var(0, correction=0) + eps).sqrt()
     return *(g * (t - t.mean(0)) / sigma for t in (content, position)), b.expand_as(content)
@@ -187,6 +207,12 @@ def inner_by_einsum(q1, k1, q2, k2):
 def dense(q1, k1, q2, k2):
     one, two = q1 @ k1.T, q2 @ k2.T
     return ((one - one.mean(1, keepdim=True)) * (two - two.mean(1, keepdim=True))).sum()
+
+
+def dense_in_two(q1, k1, q2, k2):
+    """The same, in two blocks of rows."""
+    half = len(q1) // 2
+    return dense(q1[:half], k1, q2[:half], k2) + dense(q1[half:], k1, q2[half:], k2)
 
 
 def dense_columns(q1, k1, q2, k2):
@@ -282,12 +308,16 @@ BANK = {
             "not-three-parts": lambda *a: norm_parts(*a)[:2],
             "a-rest-of-another-shape": lambda *a: (*norm_parts(*a)[:2], a[3].sum()),
             "not-the-parts": norm_then(lambda c, p, b, g: (2 * c, p, b)),
+            "not-these-parts": mean_of_the_content_only,
+            "not-these-parts#2": position_alone,
+            "right-for-one-size-only": eight_wide,
         },
     ),
     "9.4": Bank(
         right=[inner, inner_by_trace, inner_by_einsum],
         wrong={
             "n-n-numbers": dense,
+            "n-n-numbers#2": dense_in_two,
             "row-means-left-in": lambda q1, k1, q2, k2: ((q1.T @ q2) * (k1.T @ k2)).sum(),
             "column-means-taken-off": dense_columns,
             "column-means-taken-off#2": lambda q1, k1, q2, k2: (

@@ -1,7 +1,7 @@
 """Right and wrong answers to the exercises of notebook 12."""
 
 import math
-from statistics import mean, median
+from statistics import mean, median, pstdev, stdev, variance
 
 import torch
 
@@ -77,6 +77,19 @@ def by_seed(a, b):
     return "A" if all(wins) else "B" if not any(wins) else "open"
 
 
+def weighed(ahead):
+    """A verdict by a rule that says whether the first list is ahead of the second."""
+    return lambda a, b: "A" if ahead(a, b) else "B" if ahead(b, a) else "open"
+
+
+def spreads_apart(spread):
+    return weighed(lambda a, b: mean(a) + spread(a) < mean(b) - spread(b))
+
+
+def standard_error(a, b):
+    return math.sqrt(variance(a) / len(a) + variance(b) / len(b))
+
+
 def verdict(a, b):
     if max(a) < min(b):
         return "A"
@@ -112,6 +125,12 @@ BANK = {
             "last-block-not-left-out": keeps_the_rest,
             "last-block-not-left-out#2": lambda loss, best, w: (
                 (loss - best).view(len(loss), -1, w).mean((0, 2))
+            ),
+            "blocks-too-wide": lambda loss, best, w: torch.stack(
+                [part.mean() for part in (loss - best).chunk(loss.shape[1] // w, dim=1)]
+            ),
+            "first-tokens-left-out": lambda loss, best, w: (
+                blocks(loss.flip(1), best.flip(1), w).flip(0)
             ),
             "width-taken-for-the-number-of-blocks": lambda loss, best, w: torch.stack(
                 [part.mean() for part in (loss - best).chunk(w, dim=1)]
@@ -179,6 +198,18 @@ BANK = {
                 "A" if max(a) < max(b) and min(a) >= min(b) or max(a) < min(b)
                 else "B" if max(b) < min(a) else "open"
             ),
+            "runs-weighed-not-compared": spreads_apart(stdev),
+            "runs-weighed-not-compared#2": spreads_apart(pstdev),
+            "runs-weighed-not-compared#3": weighed(
+                lambda a, b: mean(b) - mean(a) > 2 * standard_error(a, b)
+            ),
+            "runs-weighed-not-compared#4": weighed(
+                lambda a, b: mean(b) - mean(a) > max(max(a) - min(a), max(b) - min(b))
+            ),
+            "runs-weighed-not-compared#5": weighed(
+                lambda a, b: sum(x < y for x in a for y in b) >= 0.9 * len(a) * len(b)
+            ),
+            "a-margin-asked-for": weighed(lambda a, b: max(a) < min(b) - 0.05),
             "a-tie-won": lambda a, b: (
                 "A" if max(a) <= min(b) else "B" if max(b) <= min(a) else "open"
             ),

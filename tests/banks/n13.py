@@ -84,6 +84,12 @@ def contextual_by_loops(gates):
     return p
 
 
+def six_wide(gates):
+    p = torch.zeros_like(gates)
+    p[:6, :6] = contextual(gates[:6, :6])
+    return p
+
+
 def contextual_from_total(gates):
     shut = gates.tril()
     return (shut.sum(-1, keepdim=True) - shut.cumsum(-1) + shut).tril()
@@ -118,7 +124,10 @@ BANK = {
         },
     ),
     "13.2": Bank(
-        right=[path, path_recursive, path_by_table],
+        right=[
+            path, path_recursive, path_by_table,
+            lambda p, n: [torch.tensor(c) for c in path(p, n)],
+        ],  # fmt: skip
         wrong={
             "upside-down": lambda p, n: path(p, n)[::-1],
             "counted-from-1": lambda p, n: [c + 1 for c in path(p, n)],
@@ -132,6 +141,7 @@ BANK = {
             "filled-up": lambda p, n: positions.tree_paths(p)[n],
             "depth": lambda p, n: [len(path(p, n))],
             "not-a-list": lambda p, n: len(path(p, n)),
+            "not-numbers": lambda p, n: [torch.ones(2), torch.ones(2)],
             "not-the-path": lambda p, n: [0] * len(path(p, n)),
             "root-taken-to-be-node-0": from_node_0,
         },
@@ -180,6 +190,8 @@ BANK = {
             "wrong-triangle": lambda g: back(g.triu()),
             "distances": lambda g: torch.ones_like(g).tril().flip(-1).cumsum(-1).flip(-1).tril(),
             "not-the-counts": lambda g: 2 * contextual(g),
+            "right-for-one-size-only": six_wide,
+            "right-for-one-size-only#2": lambda g: contextual(g).clamp(max=6),
         },
     ),
 }
