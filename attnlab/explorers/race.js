@@ -21,19 +21,6 @@ function racePicture(model, host) {
     return view.numbers.subarray((3 * i + part) * n, (3 * i + part + 1) * n);
   };
 
-  function swatch([colour, dash]) {
-    const SVG = "http://www.w3.org/2000/svg";
-    const svg = document.createElementNS(SVG, "svg");
-    const stroke = document.createElementNS(SVG, "line");
-    const set = (node, values) =>
-      Object.entries(values).forEach(([name, value]) => node.setAttribute(name, value));
-    set(svg, { width: 34, height: 10, "aria-hidden": "true" });
-    set(stroke, { x1: 0, x2: 34, y1: 5, y2: 5, stroke: colour, "stroke-width": 3 });
-    if (dash.length) set(stroke, { "stroke-dasharray": dash.join(" ") });
-    svg.append(stroke);
-    return svg;
-  }
-
   function words() {
     if (at === null) return "Point at the plot to read values.";
     const told = view.names
@@ -66,7 +53,7 @@ function racePicture(model, host) {
       header.replaceChildren(make("th", { scope: "col" }, "encoding"),
         ...view.columns.map((x) => make("th", { scope: "col" }, `at ${x}`)));
       body.replaceChildren(...view.names.map((name, i) =>
-        make("tr", {}, make("th", { scope: "row" }, swatch(view.looks[i]), ` ${name}`),
+        make("tr", {}, make("th", { scope: "row" }, lineSwatch(...view.looks[i]), ` ${name}`),
           ...view.rows[i].map((cell) => make("td", {}, cell)))));
     }
     describe();

@@ -286,10 +286,11 @@ distance = torch.stack([
 ])  # (5 seeds, 8 heads)
 for seed, row in enumerate(distance):
     print(f"seed {seed}: layer 0", row[:4].numpy().round(1), " layer 1", row[4:].numpy().round(1))
-ordered = sum(bool((d.diff() > 0).all()) for row in distance for d in row.unflatten(0, (2, 4)))
+rises = [d.diff() for row in distance for d in row.unflatten(0, (2, 4))]  # (3,) for each layer
+ordered = sum(bool((d > 0).all() or (d < 0).all()) for d in rises)
 claim("Heads of a model reach unlike distances (largest mean distance against the smallest).",
       distance.max(dim=1).values / distance.min(dim=1).values, above=1.2, source="this cell", id=101)
-claim("In their order there is no law: layers, of 10, in which distance grows with the number.",
+claim("In their order there is no law: layers, of 10, in which distance grows, or falls, with the number.",
       ordered, below=4, source="this cell", id=101)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -430,8 +431,8 @@ guess.reveal(
 
 # %%
 claim("All three answer the repeat questions.", right, above=0.98, source="this cell", id=24)
-claim("One of them has no head on the gold links (smallest of the three best masses).", min(gold),
-      below=0.5, source="this cell", id=24)
+claim("One of them has no head on the gold links (models whose best mass is below 0.5).",
+      sum(g < 0.5 for g in gold), equals=1, source="this cell", id=24)
 odd = gold.index(min(gold))
 claim("It has a head on the stop instead (mass).", after_gold[odd], above=0.7, source="this cell",
       id=24)
@@ -769,11 +770,13 @@ guess.reveal(
 model = models[0]
 one = texts.ids[:1, : texts.lengths[0]]  # (1, n)
 n = one.shape[1]
-outputs, hooks = [], []
+outputs, wholes, hooks = [], [], []
 for layer in model.layers:  # what each head adds to the layer's output: (8 heads, n, d_model)
     hooks.append(layer.attention.out_proj.register_forward_pre_hook(
         lambda module, x, attention=layer.attention: outputs.append(
             x[0][0].unflatten(-1, (4, -1)).transpose(0, 1) @ attention.w_o)))
+    hooks.append(layer.attention.out_proj.register_forward_hook(
+        lambda module, x, out: wholes.append(out[0])))
 with capture(model) as captured, torch.no_grad():
     model(one)
 for hook in hooks:
@@ -798,10 +801,14 @@ axes[0].set_ylabel("layer.head")
 figure(fig, alt="Four 8 by 8 matrices that compare the heads of a trained model. All pairs correlate "
        "between 0.1 and 0.8, less with the baseline removed; the distances lie between 0.4 and 0.7; "
        "the cosines of the outputs are near 0 for all pairs.")
-claim("Same weights, other values: correlation 1, and outputs that have little in common (cosine).",
-      abs(twin_cosine), below=0.2, source="this cell", id=33)
+claim("Same weights: the correlation is 1.", twin_r, expect=1.0, atol=1e-6, source="this cell", id=33)
+claim("With other values their outputs have little in common (cosine).", abs(twin_cosine), below=0.2,
+      source="this cell", id=33)
 claim("Other weights, same output: the cosine of p's and q's outputs.", other_cosine, expect=1.0,
       atol=1e-6, source="this cell", id=33)
+claim("What the heads of a layer add makes up the layer's output (largest difference).",
+      (torch.stack(outputs).sum(dim=1) - torch.stack(wholes)).abs().max(), below=1e-4,
+      source="attnlab", id=33)
 off = ~torch.eye(8, dtype=torch.bool)
 claim("In the trained model no two heads add nearly the same (largest cosine of two outputs).",
       views["cosine of\noutputs"][off].max(), below=0.6, source="this cell", id=33)

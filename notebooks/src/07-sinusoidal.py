@@ -157,6 +157,7 @@ claim("A third of the features move by less than 0.1 over 100 positions (share; 
 # angles fails on an odd one with a message about shapes. `attnlab` says what is wrong:
 
 # %%
+refused = ""
 try:
     plots.encoding_map(Sinusoidal(511), 100)
 except ValueError as error:
@@ -169,7 +170,8 @@ try:
 except RuntimeError as error:
     slices = "RuntimeError"
     print("slices:", str(error).splitlines()[0])
-claim("With an odd d the usual two slices do not fit.", slices, equals="RuntimeError",
+claim("With an odd d the usual two slices do not fit; attnlab asks for an even d.",
+      (slices, "even d" in refused), equals=("RuntimeError", True),
       source="255 columns for 256 cosines", id=102)
 
 # %% [markdown] slideshow={"slide_type": "slide"}

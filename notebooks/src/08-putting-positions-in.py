@@ -218,6 +218,10 @@ guess.reveal(
 # %%
 claim("The four terms add up to the scores (largest difference).",
       (terms.sum(0) - scores).abs().max(), below=1e-12, source="attnlab.decompose", id=79)
+mixed = [content @ w_q @ (position @ w_k).T, position @ w_q @ (content @ w_k).T]
+claim("The two terms in the middle are content–position and position–content (largest difference).",
+      (terms[1:3] - torch.stack(mixed) / math.sqrt(d_k)).abs().max(), below=1e-12,
+      source="attnlab.decompose", id=79)
 claim("Word-position products remain after concatenation (standard deviation of the two mixed terms, "
       "against the scores').", spread[1:3], above=0.05, source="this cell", id=79)
 

@@ -711,6 +711,9 @@ guess.reveal(
 claim("Transformer-XL and DeBERTa see offsets only: moving the text changes no score.",
       [shift["Transformer-XL"], shift["DeBERTa"]], below=1e-9,
       source="Dai et al. 2019, section 3.3; He et al. 2021, section 3.1", id=96)
+told = [here[name][1] - here[name][1].mean(1, keepdim=True) for name in ("Transformer-XL", "DeBERTa")]
+claim("And they do see them: the content–position term differs from key to key (standard deviation).",
+      [t.std() for t in told], above=0.1, source="this cell", id=96)
 claim("With positions added, and in TUPE, it does (largest change).", [shift["added"], shift["TUPE"]],
       above=0.1, source="Ke et al. 2021, section 3.1", id=96)
 rows = here["Transformer-XL"][2]

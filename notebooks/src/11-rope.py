@@ -543,7 +543,6 @@ for name, frequency in scaled.items():
     meets_new[name] = int(new.sum())
     print(f"{name:6}: {meets_new[name]:2} pairs meet new angles, up to {beyond:.2f} times the "
           "largest angle of training")
-print(f"YaRN also multiplies all scores by {RoPE(128, scaling='yarn', factor=4.0).amplitude ** 2:.2f}")
 
 # %%
 guess.reveal(
@@ -586,6 +585,9 @@ claim("Linear and YaRN: no pair does.", [meets_new["linear"], meets_new["yarn"]]
       source="Chen et al. 2023; Peng et al. 2024, section 3.2", id=75)
 claim("NTK-aware: all of them but the slowest.", meets_new["ntk"], equals=incomplete - 1,
       source="compare Peng et al. 2024, section 3.1", id=75)
+claim("YaRN also multiplies all scores by (0.1 ln 4 + 1)².",
+      RoPE(128, scaling="yarn", factor=4.0).amplitude ** 2, expect=1.2965, atol=1e-3,
+      source="Peng et al. 2024, section 3.4", id=75)
 claim("What linear pays: the angle between neighbours shrinks in the fastest pair too (to this share).",
       scaled["linear"][0] / plain[0], expect=0.25, atol=1e-9, source="this cell", id=75)
 claim("NTK-aware and YaRN leave the fastest pair alone.",

@@ -79,10 +79,9 @@ guess.reveal(
 )
 
 # %%
-two = one.table(torch.tensor([2, 5, 0]), torch.float64)  # (3, 48)
-claim("PE(2) + PE(5) + PE(0) against PE(5) + PE(2) + PE(0): largest difference.",
-      ((two[0] + two[1] + two[2]) - (two[1] + two[0] + two[2])).abs().max(), equals=0.0,
-      source="addition", id=82)
+code_of = dict(zip(map(tuple, triples.tolist()), added, strict=True))
+claim("The codes of (2, 5, 0) and (5, 2, 0): largest difference.",
+      (code_of[2, 5, 0] - code_of[5, 2, 0]).abs().max(), below=1e-12, source="addition", id=82)
 claim("The sum gives 960 triples so many codes.", n_added, equals=320, source="this notebook", id=82)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
@@ -656,6 +655,9 @@ guess.reveal(
 # %%
 claim("PE = f(x_i, pos_i): same word, same place, other context: difference of the codes.", apart,
       equals=0.0, source="this cell", id=86)
+another = f(torch.cat([words[8], place[3]]))  # (16,)
+claim("Another word at that place has another code (largest difference).",
+      (later[0] - another).abs().max().item(), above=0.02, source="this cell", id=86)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Counting what matters
@@ -856,6 +858,11 @@ for length in (64, 1024, 65536):
     j = torch.linspace(0, length - 1, 64)  # 64 keys, from the first to the last
     share = torch.log(c * (i - j) + 1) / torch.log(c * i.clamp(min=64) + 1)
     print(f"{length:6} tokens: the feature lies between {share.min():.2f} and {share.max():.2f}")
+caught = []
+fire.mlp.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0].flatten()))
+fire.bias(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 64, 2), i[None], j)
+claim("attnlab's FIRE reads this feature, here at 65,536 tokens (largest difference).",
+      (caught[0] - share).abs().max(), below=1e-5, source="attnlab", id=87)
 claim("FIRE's feature at 65,536 tokens.", share, between=(0, 1), source="Li et al. 2024, section 3.2", id=87)
 
 # %% [markdown]
@@ -1007,4 +1014,5 @@ check("13.4", contextual)
 #   Xu et al. 2021, section 3, on straight lines beyond the data.
 # - Li et al. 2024, *Functional Interpolation for Relative Positions* (FIRE): section 3.2.
 #
-# Back to [the start](00-start-here.ipynb).
+# **Next:** [notebook 14](14-what-attention-costs.ipynb): what all of this costs. Back to
+# [the start](00-start-here.ipynb).

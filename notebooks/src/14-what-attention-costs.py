@@ -1,0 +1,1191 @@
+# %% [markdown] slideshow={"slide_type": "slide"}
+# # 14. What attention costs
+#
+# **Where do the operations, the bytes and the time of an attention layer go, and which of them can you
+# save?**
+#
+# When you have worked through this notebook you can
+#
+# - count parameters, operations and memory of a layer, forward, in training and in decoding;
+# - say what each positional encoding adds, and why "a simple lookup" is not free;
+# - tell fused from merely concatenated, and repair a cache that is broken in six ways;
+# - compute attention in half precision without overflow;
+# - say for your own device whether a layer waits for arithmetic or for memory.
+#
+# *You need:* [notebook 2](02-many-heads.ipynb); [notebook 5](05-sharing-and-scales.ipynb),
+# [notebook 10](10-relative-positions.ipynb) and [notebook 11](11-rope.ipynb) help.
+# *To study:* 90 minutes. *To lecture:* 50 minutes.
+
+# %% tags=["setup"] slideshow={"slide_type": "skip"}
+import statistics
+from collections import Counter
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+import attnlab
+from attnlab import bench, cost, positions, roofline
+from attnlab.exercises import check
+from attnlab.explorers import CostExplorer
+from attnlab.measure import Clock, peak_bytes
+from attnlab.teach import claim, figure, predict
+from attnlab.train import one_thread
+
+torch.manual_seed(0)
+CPU = torch.device("cpu");
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Operations
+#
+# A product of shapes $(a, b)$ and $(b, c)$ takes $2abc$ floating-point operations, **FLOPs**: a
+# multiplication and an addition for each of the $abc$ terms. For $n$ tokens and
+# $d = d_{model} = h\,d_k$ one layer of attention takes
+#
+# | product | shapes | FLOPs |
+# |---|---|---|
+# | $Q, K, V$ | $(n, d)\,(d, 3d)$ | $6nd^2$ |
+# | scores $QK^\top$, all heads | $h$ times $(n, d_k)\,(d_k, n)$ | $2n^2d$ |
+# | weights times $V$ | $h$ times $(n, n)\,(n, d_k)$ | $2n^2d$ |
+# | output $W^O$ | $(n, d)\,(d, d)$ | $2nd^2$ |
+#
+# Together $8nd^2 + 4n^2d$. The notes write $O(h\,n^2 d_k + h\,n\,d_{model}\,d_k)$, which is the same in
+# orders of growth if $d_v$ is about $d_k$. Orders of growth do not say who wins at your $n$.
+
+# %%
+guess = predict(
+    "One attention layer, d_model = 512, a text of 512 tokens. Which share of its FLOPs are the scores "
+    "and the weights times V, the part with n²?",
+    ["nearly all: attention dominates", "about two thirds", "about a third", "under a tenth"],
+    id="14-share",
+)
+guess
+
+# %%
+def products(run):
+    """FLOPs of run(), by PyTorch's counter. It sees plain products: kernels are replaced by them."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def work(n, kind="forward", batch=1, **sizes):
+    """A layer of these sizes, and a function that does the work once."""
+    layer = cost.Layer(**{"d_model": 512, "n_heads": 8, **sizes})
+    return layer, roofline.workload(layer, n, kind, batch)
+
+
+shares, formula = {}, []
+for n in (256, 512, 1024):
+    total = products(work(n)[1])
+    formula.append(total / (8 * n * 512**2 + 4 * n**2 * 512))
+    shares[n] = 1 - 8 * n * 512**2 / total
+print({n: f"{share:.0%}" for n, share in shares.items()})
+
+# %%
+guess.reveal(
+    min(range(4), key=lambda i: abs(shares[512] - (0.95, 0.67, 0.33, 0.05)[i])),
+    "4n²d against 8nd²: the share is n / (2d + n). Scores overtake the projections at n = 2d.",
+)
+
+# %%
+claim("A layer takes 8nd² + 4n²d FLOPs (counted / formula, n = 256, 512, 1,024).", formula, equals=1.0,
+      source="counted by PyTorch", id=106)
+claim("The share of scores and values is n/(2d + n): 20, 33, 50 % here (counted / formula).",
+      [share / (n / (2 * 512 + n)) for n, share in shares.items()], expect=1.0, atol=1e-9,
+      source="counted by PyTorch", id=107)
+ffn = nn.Sequential(nn.Linear(512, 2048), nn.GELU(), nn.Linear(2048, 512))
+ffn_flops = products(lambda: ffn(torch.randn(100, 512)))
+claim("The feed-forward part of a transformer layer, d → 4d → d, takes 16nd² (counted / formula).",
+      ffn_flops / (16 * 100 * 512**2), equals=1.0, source="counted by PyTorch", id=107)
+first = {
+    others: next(n for n in range(1, 10**5) if 4 * n * n * 512 > others * n * 512**2)
+    for others in (8, 24)
+}
+claim("So scores and values overtake the projections beyond n = 2d, and all the rest of a transformer "
+      "layer beyond n = 6d (first such n, d = 512).", tuple(first.values()),
+      equals=(2 * 512 + 1, 6 * 512 + 1), source="8nd² and 24nd² against 4n²d", id=107)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Parameters, and what they do not tell
+#
+# The four matrices have $4d^2$ parameters ([notebook 2](02-many-heads.ipynb)), of the $12d^2$ of a whole
+# transformer layer. Each parameter takes part in one multiplication and one addition for each token:
+# 2 FLOPs for each parameter and token, and that is the $8nd^2$. Scores have no parameters, so no
+# parameter count shows the $4n^2d$.
+
+# %%
+for heads in ({}, {"n_kv_heads": 2}, {"n_kv_heads": 1}):
+    layer, run = work(1024, **heads)
+    of = cost.layer_cost(layer, 1024)
+    matrices = cost.attention_parameters(512, 8, n_kv_heads=layer.n_kv_heads)
+    claim(f"{layer.n_kv_heads} key/value heads: attnlab.cost counts what PyTorch counts; the projections "
+          "take 2 FLOPs for each parameter and token.",
+          [of.flops["total"] / products(run),
+           (of.flops["projections"] + of.flops["output"]) / (2 * matrices * 1024)],
+          equals=1.0, source="counted by PyTorch", id=106)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### The way back
+#
+# The notes say of memory that gradients are "same as forward pass". Take the operations first.
+
+# %%
+guess = predict(
+    "A training step runs forward, then backward. How many operations does the way back take, against "
+    "the way forward?",
+    ["half as many", "the same", "twice as many", "n times as many"],
+    id="14-backward",
+)
+guess
+
+# %%
+back = [
+    (products(work(n, "training")[1]) - products(work(n)[1])) / products(work(n)[1])
+    for n in (64, 256, 1024)
+]
+print("backward / forward:", back)
+
+# %%
+guess.reveal({0.5: 0, 1.0: 1, 2.0: 2}.get(round(back[0], 3), 3),
+             "A product C = A B needs two products on the way back: dA = dC Bᵀ and dB = Aᵀ dC.")
+
+# %%
+claim("The backward pass takes twice the FLOPs of the forward pass (n = 64, 256, 1,024).", back,
+      equals=2.0, source="counted by PyTorch", id=105)
+dense, fused = (
+    cost.layer_flops(cost.Layer(512, 8, backend=b), 2048, "training") for b in ("dense", "fused")
+)
+claim("A kernel that does not keep the weights forms the scores once more: at 2,048 tokens a training "
+      "step then takes 11 % more FLOPs.", fused["total"] / dense["total"], expect=1.111, atol=0.001,
+      source="attnlab.cost; Dao et al. 2022, section 3.1", id=105)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Memory
+#
+# What has to be held? The notes: attention matrices, $h\,n^2$, dominant for long sequences. In float32,
+# with $n = 2048$ and $h = 8$, one such matrix has $8 \cdot 2048^2$ numbers of 4 bytes, 134 million bytes.
+# For the way back, autograd keeps what it will need. PyTorch lets us look at every tensor that is kept.
+
+# %%
+guess = predict(
+    "d_model = 256, 8 heads. From 512 to 1,024 tokens, what is saved for the way back grows about …",
+    ["four times, however it is computed", "four times if the weights are formed, twice if they are not",
+     "twice, however it is computed"],
+    id="14-saved",
+)
+guess
+
+# %%
+def saved_bytes(n, backend):
+    """Bytes of all tensors that autograd keeps for the way back, each piece of memory once."""
+    attention = attnlab.MultiHeadAttention(d_model=256, n_heads=8)
+    attention.backend = backend
+    parameters = {p.untyped_storage().data_ptr() for p in attention.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = attention(torch.randn(1, n, 256))
+    assert out.requires_grad  # the graph, and all that it keeps, lives until here
+    return sum(n_bytes for n_bytes, _ in kept.values())
+
+
+saved = {b: [saved_bytes(n, b) for n in (512, 1024)] for b in ("dense", "fused")}
+for backend, values in saved.items():
+    print(backend, [f"{value / 1e6:.1f} MB" for value in values])
+
+# %%
+growth = {b: values[1] / values[0] for b, values in saved.items()}
+guess.reveal(
+    0 if min(growth.values()) > 3 else 1 if growth["dense"] > 3 else 2,
+    "The weights, h·n² numbers, are most of what a dense layer keeps. A fused kernel keeps queries, keys, "
+    "values, heads and one number for each row, and forms the rest anew.",
+)
+
+# %%
+claim("Dense keeps the weights for the way back, and little else (h·n²·4 bytes / all, n = 1,024).",
+      8 * 1024**2 * 4 / saved["dense"][1], between=(0.8, 1.0), source="counted in autograd's graph",
+      id=104)
+claim("Fused keeps less than a sixth of it, and twice as much for twice the text.",
+      [saved["fused"][1] / saved["dense"][1] < 1 / 6, 1.9 < growth["fused"] < 2.1], equals=True,
+      source="counted in autograd's graph", id=88)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### The most at once
+#
+# What is held at the worst moment decides whether a layer fits. PyTorch reports every allocation; we add
+# up and take the highest point, and compare with what `attnlab.cost` predicts from the sizes.
+
+# %%
+lengths = (128, 256, 512, 1024)
+peaks = {}
+for kind in ("forward", "training"):
+    for backend in ("dense", "fused"):
+        for n in lengths:
+            layer, run = work(n, kind, backend=backend)
+            peaks[kind, backend, n] = (
+                peak_bytes(run, CPU), cost.peak_memory(layer, n, kind)["total"]
+            )
+
+fig, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+looks = {("training", "dense"): ("#00224e", "o"), ("forward", "dense"): ("#00224e", "s"),
+         ("training", "fused"): ("#b8860b", "o"), ("forward", "fused"): ("#b8860b", "s")}
+for (kind, backend), (colour, marker) in looks.items():
+    measured = [peaks[kind, backend, n][0] / 2**20 for n in lengths]
+    told = [peaks[kind, backend, n][1] / 2**20 for n in lengths]
+    beyond = cost.peak_memory(cost.Layer(512, 8, backend=backend), 4096, kind)["total"] / 2**20
+    ax.loglog((*lengths, 4096), [*told, beyond], "-" if kind == "training" else "--", color=colour, lw=2)
+    ax.loglog(lengths, measured, marker, color=colour, ms=8, label=f"{backend}, {kind}")
+ax.set_xticks((*lengths, 2048, 4096), [f"{n:,}" for n in (*lengths, 2048, 4096)])
+ax.minorticks_off()
+ax.set_xlabel("tokens n")
+ax.set_ylabel("held at once (MiB)")
+ax.grid(alpha=0.3)
+ax.legend(title="marks: measured, lines: attnlab.cost")
+figure(fig, alt="Memory held at once against tokens, 128 to 4,096, both axes in powers. Dense curves bend "
+       "up with n squared, to above 1,500 MiB in training; fused ones are straight lines with n, below "
+       "80 MiB. The marks, up to 1,024 tokens, lie on the lines.")
+
+# %%
+claim("Dense: the prediction from the sizes is right within 5 % (predicted / measured, all lengths).",
+      [told / measured for (_, b, _), (measured, told) in peaks.items() if b == "dense"],
+      between=(0.95, 1.05), source="PyTorch's allocations", id=104)
+claim("Fused: within a fifth (kernels need working space of their own).",
+      [told / measured for (_, b, _), (measured, told) in peaks.items() if b == "fused"],
+      between=(0.8, 1.2), source="PyTorch's allocations", id=88)
+matrix = 8 * 1024**2 * 4
+claim("At its worst moment a dense training step holds three matrices of h·n²: the weights, their "
+      "gradient, that of the scores (held / h·n²·4 bytes, n = 1,024).",
+      peaks["training", "dense", 1024][0] / matrix, between=(3.0, 3.5), source="this cell", id=105)
+claim("So 'gradients: same as forward pass' is not so: forward alone never holds more than two (and "
+      "queries, keys and values).", peaks["forward", "dense", 1024][0] / matrix, between=(2.0, 2.3),
+      source="this cell", id=105)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## What a mask does not save
+#
+# Under a causal mask half of the pairs are hidden. A mask is laid over scores that were computed.
+
+# %%
+guess = predict(
+    "2,048 tokens, a causal mask. Against no mask, a dense layer forms …",
+    ["half as many products for the scores", "the same products", "twice as many"],
+    id="14-mask",
+)
+guess
+
+# %%
+q, k, v = (torch.randn(1, 2, 2048, 64) for _ in range(3))  # (batch, heads, tokens, d_k)
+
+
+def attend(causal, backend, **options):
+    return lambda: attnlab.scaled_dot_product_attention(
+        q, k, v, causal=causal, backend=backend, **options)
+
+
+full, masked = (products(attend(causal, "dense")) for causal in (False, True))
+print("with the mask / without:", masked / full)
+
+# %%
+guess.reveal(1 if masked == full else 0 if masked < full else 2,
+             "Every score is computed; then half of them are replaced by −∞.")
+
+# %% [markdown]
+# A fused kernel works in blocks of queries and keys, and can leave out the blocks that are hidden
+# altogether. `attnlab` does the same where a bias has to be added, and for windows.
+
+# %%
+alibi = positions.make("alibi", d_model=128, n_heads=2)
+with torch.no_grad():
+    skipped = products(attend(True, "fused", encoding=alibi))
+    blocked = products(attend(True, "blocked", windows=128))
+    same = [
+        (attend(True, "dense", **o)() - attend(True, b, **o)()).abs().max()
+        for b, o in (("fused", {"encoding": alibi}), ("blocked", {"windows": 128}))
+    ]
+claim("A mask alone saves no product (with / without).", masked / full, equals=1.0,
+      source="counted by PyTorch", id=41)
+claim("In blocks of 256 queries, a causal layer with ALiBi takes (1 + 256/2048)/2 of them.",
+      skipped / full, equals=(1 + 256 / 2048) / 2, source="counted by PyTorch", id=41)
+claim("A window of 128 in blocks takes an eighth.", blocked / full, equals=1 / 8,
+      source="counted by PyTorch", id=41)
+claim("The numbers are those of the dense layer (largest difference).", same, below=1e-5,
+      source="this cell", id=41)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## What positions cost
+#
+# The notes compare three encodings: sinusoidal "memory $O(1)$, one-time calculation", learned
+# "$O(n)$, simple lookup", RoPE "memory $O(1)$, computed on the fly".
+
+# %%
+guess = predict(
+    "A learned table is looked up and added to n token vectors of d numbers. What is that work?",
+    ["n steps: one lookup for each token", "n·d numbers are copied and n·d are added, as for sines",
+     "n·d², as a projection"],
+    id="14-lookup",
+)
+guess
+
+# %%
+class Written(TorchDispatchMode):
+    """Counts the numbers that operations write (views write none)."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.is_floating_point() and not out._is_view():
+            self.numbers[function.overloadpacket.__name__] += out.numel()
+        return out
+
+
+def added(name, n, d):
+    """What an encoding writes when it is added for the second time (its table is there)."""
+    encoding = positions.make(name, d_model=d, n_heads=1, max_len=4096)
+    x, pos = torch.randn(1, n, d), torch.arange(n)
+    with torch.no_grad():
+        encoding.embed(x, pos)
+        with Written() as counted:
+            encoding.embed(x, pos)
+    return counted.numbers
+
+
+for name in ("learned", "sinusoidal"):
+    print(name, dict(added(name, 100, 64)))
+wider = sum(added("learned", 100, 128).values()) / sum(added("learned", 100, 64).values())
+
+# %%
+guess.reveal({1.0: 0, 2.0: 1, 4.0: 2}[wider],
+             "Twice the width, twice the work. A row is d numbers, and each is read, copied and added.")
+
+# %%
+claim("Lookup and addition write 2·n·d numbers; twice the width, twice as many.",
+      [sum(added("learned", n, d).values()) / (2 * n * d) for n, d in ((100, 64), (100, 128), (300, 64))],
+      equals=1.0, source="counted operation by operation", id=108)
+claim("A sinusoidal table that is there already writes n·d: the addition is the same.",
+      sum(added("sinusoidal", 100, 64).values()) / (100 * 64), equals=1.0,
+      source="counted operation by operation", id=108)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### The whole registry
+#
+# `attnlab.cost` has written down what every encoding adds to one layer: trained numbers, operations,
+# bytes read and written, and memory at the worst moment. Operations and bytes beside those of the layer
+# without positions, fused where the encoding allows it:
+
+# %%
+N = 2048
+plain = {b: cost.layer_cost(cost.Layer(512, 8, backend=b, max_len=N), N) for b in ("dense", "fused")}
+print(f"n = {N:,}, d_model = 512, 8 heads, float32, forward\n")
+print(f"{'encoding':20s}{'parameters':>11s}{'FLOPs':>9s}{'bytes':>9s}{'peak, fused':>13s}{'peak, dense':>13s}")
+rows = {}
+for name in positions.names():
+    of = {
+        b: cost.layer_cost(cost.Layer(512, 8, encoding=name, backend=b, max_len=N), N)
+        for b in ("dense", "fused") if not (name == "shaw" and b == "fused")
+    }
+    best = of.get("fused", of["dense"])
+    base = plain["fused" if "fused" in of else "dense"]
+    extra = best.flops["encoding"] + best.elementwise["encoding"]
+    rows[name] = {
+        "parameters": best.parameters - plain["dense"].parameters,
+        "flops": extra / base.flops["total"],
+        "bytes": best.moved["encoding"] / base.moved["total"],
+        "fused": of["fused"].peak["total"] / 2**20 if "fused" in of else None,
+        "dense": of["dense"].peak["total"] / 2**20,
+    }
+    r = rows[name]
+    fused_text = "-" if r["fused"] is None else f"{r['fused']:.0f} MiB"
+    dense_text = f"{r['dense']:,.0f} MiB"
+    print(f"{name:20s}{r['parameters']:11,}{r['flops']:9.2%}{r['bytes']:9.0%}{fused_text:>13s}"
+          f"{dense_text:>13s}")
+
+# %% [markdown]
+# - FLOPs: next to nothing everywhere. Bytes: not so. Every number that is turned or added is read and
+#   written for one or two operations, where a product uses each number hundreds of times.
+# - RoPE has no parameters, but it is at work in every layer, on queries and keys, and keeps the turned
+#   copies for the way back. "Memory $O(1)$" leaves out the table of cosines and sines too.
+# - A bias depends on the offset alone: $2n - 1$ numbers for each head. Who writes it out as a matrix holds
+#   $h\,n^2$ (dense). Dense Sandwich holds 64 angles for each pair while its bias is made.
+# - Shaw changes the values as well, so the weights must be formed.
+
+# %%
+rope, flops = rows["rope"], cost.layer_flops(cost.Layer(512, 8), N)
+turned = cost.elementwise_flops(cost.Layer(512, 8, encoding="rope"), N)["encoding"]
+claim("RoPE: no parameters, and 0.15 % of the FLOPs of the four projections.",
+      [rope["parameters"], round(turned / (flops["projections"] + flops["output"]), 4)],
+      equals=[0, 0.0015], source="attnlab.cost", id=76)
+claim("Done operation by operation, it moves more bytes than all the rest of a fused layer.",
+      rope["bytes"], above=1.0, source="attnlab.cost", id=76)
+held = {
+    (name, kind): peak_bytes(work(N, kind, encoding=name, backend="fused")[1], CPU)
+    for name in ("none", "rope") for kind in ("forward", "training")
+}
+claim("RoPE's memory grows with n·d: a training step holds two more tensors of n·d numbers, and the table "
+      "(more held, in n·d·4 bytes; measured).",
+      (held["rope", "training"] - held["none", "training"]) / (N * 512 * 4), between=(2.0, 2.6),
+      source="PyTorch's allocations", id=77)
+step = cost.elementwise_flops(cost.Layer(512, 8, encoding="rope"), 4096, "decoding")["encoding"]
+claim("In decoding it is at work at every step; attnlab keeps keys unturned and turns all of them "
+      "(operations of one step / 3·(n + 1)·d, n = 4,096).", step / (3 * 4097 * 512), equals=1.0,
+      source="attnlab.cost", id=76)
+claim("Sinusoidal is not free either: n·d additions and a table of n·d numbers (fused: held more than "
+      "without, in n·d·4 bytes).", (rows["sinusoidal"]["fused"] - rows["none"]["fused"]) * 2**20
+      / (N * 512 * 4), between=(1.0, 2.1), source="attnlab.cost", id=108)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## "Fused"
+#
+# The notes combine the heads "into single operations" like this:
+
+# %%
+heads = 8
+x = torch.randn(512, 512)  # (tokens, d_model)
+q_projections = [nn.Linear(512, 64, bias=False) for _ in range(heads)]
+k_projections = [nn.Linear(512, 64, bias=False) for _ in range(heads)]
+v_projections = [nn.Linear(512, 64, bias=False) for _ in range(heads)]
+
+
+def as_in_the_notes(x):
+    all_queries = torch.cat([q_proj(x) for q_proj in q_projections], dim=-1)
+    all_keys = torch.cat([k_proj(x) for k_proj in k_projections], dim=-1)
+    all_values = torch.cat([v_proj(x) for v_proj in v_projections], dim=-1)
+    return all_queries, all_keys, all_values
+
+
+# %%
+guess = predict(
+    "8 heads. How many matrix products does as_in_the_notes(x) carry out?",
+    ["1: it is one fused operation", "3: one for queries, keys, values each",
+     "24: one for each head and projection"],
+    id="14-fused",
+)
+guess
+
+# %%
+weight = torch.cat([p.weight for p in (*q_projections, *k_projections, *v_projections)])  # (1536, 512)
+
+
+def one_product(x):
+    return (x @ weight.T).chunk(3, dim=-1)
+
+
+class Calls(TorchDispatchMode):
+    """Counts matrix products and concatenations."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        self.made["products" if name in ("mm", "addmm", "bmm") else name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+with Calls() as notes, torch.no_grad():
+    separate = as_in_the_notes(x)
+with Calls() as fused, torch.no_grad():
+    together = one_product(x)
+print({name: (calls.made["products"], calls.made["cat"])
+       for name, calls in (("as in the notes", notes), ("one product", fused))})
+
+# %%
+guess.reveal({1: 0, 3: 1, 24: 2}[notes.made["products"]],
+             "torch.cat joins results that are there already, and copies them. To fuse is to join the "
+             "matrices, once, when the layer is built.")
+
+# %%
+claim("Products and concatenations, as in the notes and as one product.",
+      (notes.made["products"], notes.made["cat"], fused.made["products"], fused.made["cat"]),
+      equals=(24, 3, 1, 0), source="counted while it ran", id=109)
+claim("The numbers are the same (largest difference).",
+      max((a - b).abs().max() for a, b in zip(separate, together, strict=True)), below=1e-5,
+      source="this cell", id=109)
+
+
+def median_seconds(*runs, rounds=15, times=20):
+    """Median seconds of each of several runs, in turn, on one thread."""
+    clock, found = Clock(CPU), [[] for _ in runs]
+    with one_thread(), torch.no_grad():
+        for _ in range(rounds):
+            for run, into in zip(runs, found, strict=True):
+                into.append(clock(run, times))
+    return [statistics.median(values) for values in found]
+
+
+token = x[:1]
+slow, quick = median_seconds(lambda: as_in_the_notes(token), lambda: one_product(token))
+claim("For one token, as in decoding, one product takes less than 0.7 of the time.",
+      quick / slow < 0.7, equals=True, source="timed here", id=109)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## A cache, and what is wrong with it
+#
+# The notes compute a table of positions once and keep it. The idea is right. The class:
+
+# %%
+class PositionEncodingCache:
+    def __init__(self, d_model, max_len=5000):
+        self.register_buffer("pe", self._generate_pe(d_model, max_len))
+
+    def forward(self, x):
+        return x + self.pe[: x.size(1)]
+
+
+def trouble(run):
+    """The error that run() raises, or "no error"."""
+    try:
+        run()
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    return "no error"
+
+
+# %% [markdown]
+# **1. It is no `nn.Module`**, so it has no `register_buffer`. **2. It lacks the method** that makes the
+# table: that shows once the first is mended.
+
+# %%
+def sinusoids(d_model, max_len):
+    angle = torch.arange(max_len)[:, None] * 10_000 ** (-torch.arange(0, d_model, 2) / d_model)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)  # (max_len, d_model)
+
+
+class Cache2(nn.Module):  # the same, as a Module
+    def __init__(self, d_model, max_len=5000):
+        self.register_buffer("pe", self._generate_pe(d_model, max_len))
+
+
+first_error = trouble(lambda: PositionEncodingCache(64))
+second_error = trouble(lambda: Cache2(64))
+print(first_error, second_error, sep="\n")
+
+# %% [markdown]
+# **3. A Module must be initialised** before anything is stored in it. With a function for the table:
+
+# %%
+class Cache3(nn.Module):
+    def __init__(self, d_model, max_len=5000):
+        self.register_buffer("pe", sinusoids(d_model, max_len))
+
+
+third_error = trouble(lambda: Cache3(64))
+print(third_error)
+
+# %% [markdown]
+# With that mended it runs. **4. `x.size(1)` is right for (batch, tokens, d_model) only.** Much code has
+# (tokens, batch, d_model). Nothing complains:
+
+# %%
+class Cache4(nn.Module):
+    def __init__(self, d_model, max_len=5000):
+        super().__init__()
+        self.register_buffer("pe", sinusoids(d_model, max_len))
+
+    def forward(self, x):
+        return x + self.pe[: x.size(1)]
+
+
+cache = Cache4(64)
+time_first = torch.zeros(10, 2, 64)  # 10 tokens, 2 texts
+out = cache(time_first)
+print("tokens 0 and 5 of text 0 get the same position:", torch.equal(out[0, 0], out[5, 0]))
+print("tokens 0 of texts 0 and 1 get the same position:", torch.equal(out[0, 0], out[0, 1]))
+
+# %% [markdown]
+# **5. Texts longer than the table** raise an error; with a table of one row they do not, and every token
+# gets position 0.
+
+# %%
+long_error = trouble(lambda: Cache4(64, max_len=8)(torch.zeros(1, 9, 64)))
+short = Cache4(64, max_len=1)(torch.zeros(1, 9, 64))
+print(long_error, "one row for all: " + str((short == short[:, :1]).all().item()), sep="\n")
+
+# %% [markdown]
+# **6. The type.** The table is float32. Half-precision input comes out as float32, and all that follows
+# takes twice the memory.
+
+# %%
+half = cache(torch.zeros(1, 5, 64, dtype=torch.float16))
+in_file = list(cache.state_dict())
+print("float16 in,", half.dtype, "out; saved with the model:", in_file)
+
+# %%
+claim("The class fails three times before it runs.",
+      [word in error for word, error in (("register_buffer", first_error), ("_generate_pe", second_error),
+                                         ("before Module.__init__", third_error))],
+      equals=True, source="the three cells above", id=110)
+claim("Then it is wrong three times without a word: time first, one row for all, half precision.",
+      [torch.equal(out[0, 0], out[5, 0]) and not torch.equal(out[0, 0], out[0, 1]),
+       (short == short[:, :1]).all(), half.dtype == torch.float32],
+      equals=True, source="the three cells above", id=110)
+claim("And it raises an error where sines could go on for ever.", "must match the size" in long_error,
+      equals=True, source="this notebook", id=110)
+
+# %% [markdown]
+# `attnlab` keeps no buffer. It remembers the last table beside the module, with the positions and the type
+# that it was made for: asked with the same positions again, it hands out the same tensor. Nothing is
+# saved, nothing can be too short. Exercise 14.4 asks you for the notes' class, repaired.
+
+# %%
+sinusoidal = positions.make("sinusoidal", d_model=64, n_heads=1)
+pos = torch.arange(10_000)
+table = sinusoidal.table(pos)
+claim("The same positions: the very same table; others, or another type: another one.",
+      [sinusoidal.table(pos) is table, sinusoidal.table(torch.arange(5)) is table,
+       sinusoidal.table(pos, torch.bfloat16).dtype == torch.bfloat16, len(sinusoidal.state_dict())],
+      equals=[True, False, True, 0], source="attnlab.positions.base.remembered", id=110)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Half precision
+#
+# float16 and bfloat16 take 2 bytes instead of 4, and devices made for them multiply them faster than
+# float32 (others slower: the explorer below shows what yours does). They share 16 bits differently:
+#
+# | type | largest number | next number after 1 |
+# |---|---|---|
+# | float32 | $3.4\cdot 10^{38}$ | $1 + 1.2\cdot 10^{-7}$ |
+# | float16 | 65,504 | $1 + 0.00098$ |
+# | bfloat16 | $3.4\cdot 10^{38}$ | $1 + 0.0078$ |
+#
+# The notes recommend float16 for attention: `matmul(q, k.T) / sqrt(d_k)`, then softmax.
+
+# %%
+guess = predict(
+    "Four tokens; all queries and keys are 64 numbers of 40, so all scores are 64·40·40/8 = 12,800, well "
+    "below 65,504. Computed in float16 as above, the weights are …",
+    ["0.25 each", "0 and 1", "NaN", "an error"],
+    id="14-float16",
+)
+guess
+
+# %%
+def weights_of(dtype, scale_first=False):
+    q = torch.full((4, 64), 40.0, dtype=dtype)
+    k = q.clone()
+    scores = (q / 8) @ k.T if scale_first else q @ k.T / 8
+    return scores, scores.softmax(-1)
+
+
+for dtype in (torch.float16, torch.bfloat16):
+    for first in (False, True):
+        scores, weights = weights_of(dtype, first)
+        print(f"{dtype}, {'scale q first' if first else 'divide after'}: score {scores[0, 0].item():g}, "
+              f"weight {weights[0, 0].item():g}")
+
+# %%
+found = weights_of(torch.float16)[1][0, 0]
+guess.reveal(2 if found.isnan() else 0 if abs(found - 0.25) < 0.01 else 1,
+             "64·40·40 = 102,400 overflows to inf before it is divided, and softmax of inf is inf − inf. "
+             "Scale the queries first, or take bfloat16, or let a fused kernel do it in float32.")
+
+# %%
+claim("Divided after the product: inf in float16, and NaN weights. Scaled first, or in bfloat16: 0.25.",
+      [weights_of(torch.float16)[0].isinf().all(), weights_of(torch.float16)[1].isnan().all(),
+       (weights_of(torch.float16, True)[1] == 0.25).all(), (weights_of(torch.bfloat16)[1] == 0.25).all()],
+      equals=True, source="this cell", id=111)
+row = torch.full((1, 1, 4, 64), 40.0, dtype=torch.float16)
+claim("torch's own attention gives finite weights on the same float16 input.",
+      F.scaled_dot_product_attention(row, row, row).isfinite().all(), equals=True, source="this cell",
+      id=111)
+mask_error = trouble(lambda: torch.zeros(2, 2, dtype=torch.float16).masked_fill(torch.eye(2) == 0, -1e9))
+claim("A mask of −1e9 does not fit into float16: an error.", "overflow" in mask_error, equals=True,
+      source="this cell", id=111)
+print(mask_error)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### What autocast does
+#
+# `torch.autocast` chooses a type for each operation: products in half precision, and for some operations
+# float32. Which, depends on the device. (The notes write `torch.cuda.amp.autocast()`; that spelling is
+# deprecated: `torch.autocast("cuda")`.)
+
+# %%
+with torch.autocast("cpu", dtype=torch.bfloat16):
+    scores = torch.randn(8, 64) @ torch.randn(64, 8)
+    on_cpu = scores.softmax(-1).dtype
+claim("On a CPU autocast multiplies in bfloat16 and leaves softmax in bfloat16.",
+      [scores.dtype == torch.bfloat16, on_cpu == torch.bfloat16], equals=True, source="this cell", id=111)
+no_cuda = "" if torch.cuda.is_available() else "There is no CUDA device here."
+on_gpu = []
+if not no_cuda:
+    with torch.autocast("cuda"):
+        gpu = torch.randn(8, 64, device="cuda") @ torch.randn(64, 8, device="cuda")
+        on_gpu = [gpu.dtype == torch.float16, gpu.softmax(-1).dtype == torch.float32]
+claim("On CUDA autocast multiplies in float16 and computes softmax in float32.", on_gpu, equals=True,
+      source="PyTorch's list of operations; this cell", id=111, skip=no_cuda)
+
+# %% [markdown]
+# `attnlab` computes scores and weights in float32, whatever comes in and whatever autocast says. Does it
+# matter in which type weights are stored?
+
+# %%
+def half_precision(dtype, seed):
+    """Stored weights: median relative error, and from which gap between two scores on a weight is 0."""
+    generator = torch.Generator().manual_seed(seed)
+    exact = (3 * torch.randn(64, 512, generator=generator)).double().softmax(-1)
+    error = ((exact.to(dtype).double() - exact) / exact).abs().median().item()
+    gap = torch.arange(0, 30, 0.5)
+    pairs = torch.stack([torch.zeros_like(gap), -gap], -1).to(dtype).softmax(-1)[:, 1]
+    return error, gap[pairs == 0].min().item() if (pairs == 0).any() else None
+
+
+stored = {dtype: half_precision(dtype, 0) for dtype in (torch.bfloat16, torch.float16)}
+for dtype, (error, gap) in stored.items():
+    print(f"{dtype}: median relative error {error:.1e}, weight 0 from a gap of {gap}")
+claim("Weights stored in bfloat16 are off by more than a thousandth (median relative error).",
+      stored[torch.bfloat16][0], between=(1e-3, 2.5e-3), source="this cell", id=111)
+claim("In float16 a weight is 0 once its score is 17.5 below the largest; in bfloat16 and a gap of 30 "
+      "it is not.", [stored[torch.float16][1], stored[torch.bfloat16][1]], equals=[17.5, None],
+      source="this cell", id=111)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Positions in half precision
+#
+# Two vectors for two positions should differ. For $d = 2$ and $\omega = 1$ alone they do in exact
+# arithmetic: $(\sin p, \cos p) = (\sin q, \cos q)$ only if $p - q$ is a multiple of $2\pi$, and $\pi$ is
+# irrational. Numbers of 16 bits know no irrationals.
+
+# %%
+guess = predict(
+    "10,000 positions, 512 features, angles computed in bfloat16. How many different rows has the table?",
+    ["10,000: each frequency adds information", "about 5,000", "about 1,000", "about 100"],
+    id="14-rows",
+)
+guess
+
+# %%
+omega = 10_000 ** (-torch.arange(0, 512, 2) / 512)  # (256,)
+
+
+def rows_of(angle_type, table_type=torch.float32):
+    angle = (torch.arange(10_000).to(angle_type)[:, None] * omega.to(angle_type)).float()
+    table = torch.cat([angle.sin(), angle.cos()], -1).to(table_type)
+    return len(table.unique(dim=0))
+
+
+distinct = {"angles in bfloat16": rows_of(torch.bfloat16), "angles in float16": rows_of(torch.float16),
+            "angles in float32, table in bfloat16": rows_of(torch.float32, torch.bfloat16)}
+for name, count in distinct.items():
+    print(f"{name}: {count:,} different rows of 10,000")
+
+# %%
+guess.reveal(min(range(4), key=lambda i: abs(distinct["angles in bfloat16"] - (10_000, 5000, 1000, 100)[i])),
+             "bfloat16 has 8 significant bits: from 256 on, not every whole number exists. Positions are "
+             "rounded before any frequency sees them, so more features do not help.")
+
+# %%
+claim("Angles in bfloat16: 925 different positions of 10,000; in float16 4,323. Computed in float32 and "
+      "rounded afterwards: all 10,000.", list(distinct.values()), equals=[925, 4323, 10_000],
+      source="this cell; Wang et al. 2024 on RoPE", id=52)
+whole = torch.arange(10_000)
+claim("925 is the number of whole numbers below 10,000 that survive rounding as positions.",
+      len(whole.to(torch.bfloat16).unique()), equals=distinct["angles in bfloat16"],
+      source="this cell", id=52)
+
+
+def shift_error(shift, angle_type, turn_type, seed):
+    """Scores of random q at `shift` and k at `shift + 7` against exact ones at 0 and 7 (std)."""
+    generator = torch.Generator().manual_seed(seed)
+    q, k = torch.randn(2, 512, 64, dtype=torch.float64, generator=generator)
+    omega = 10_000 ** (-torch.arange(0, 64, 2).double() / 64)
+
+    def turn(x, position, angle_type, turn_type):
+        angle = (torch.tensor(float(position)).to(angle_type) * omega.to(angle_type)).double()
+        cos, sin = angle.cos().to(turn_type), angle.sin().to(turn_type)
+        a, b = x.to(turn_type).chunk(2, -1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).double()
+
+    exact = (turn(q, 0, torch.float64, torch.float64) * turn(k, 7, torch.float64, torch.float64)).sum(-1)
+    here = (turn(q, shift, angle_type, turn_type) * turn(k, shift + 7, angle_type, turn_type)).sum(-1)
+    return ((here - exact).std() / exact.std()).item()
+
+
+kinds = {"float32": (torch.float32, torch.float32), "angles float32, turned in bfloat16":
+         (torch.float32, torch.bfloat16), "angles bfloat16": (torch.bfloat16, torch.bfloat16)}
+errors = {name: [shift_error(s, *types, 0) for s in (1000, 8000, 100_000)] for name, types in kinds.items()}
+for name, values in errors.items():
+    print(f"{name}: " + ", ".join(f"{value:.0e}" for value in values))
+claim("RoPE: 'depends only on the relative position' holds to 0.002 in float32, at shifts up to 100,000.",
+      errors["float32"], below=2e-3, source="this cell", id=73)
+claim("The error of float32 angles grows with the shift (at 100,000 / at 1,000).",
+      errors["float32"][2] / errors["float32"][0], above=10, source="this cell", id=73)
+claim("With angles in bfloat16, at shifts of 8,000 and 100,000, the scores are mostly noise (error / "
+      "spread of the scores).", errors["angles bfloat16"][1:], above=0.5, source="this cell", id=73)
+claim("Angles in float32, rounded when the pairs are turned: below 0.01 at every shift.",
+      errors["angles float32, turned in bfloat16"], below=0.01, source="this cell", id=73)
+
+# %% [markdown]
+# So: positions, angles and biases in float32 or more, products in half precision. `attnlab` makes its
+# tables in float64.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Stable in any precision
+#
+# $$\mathrm{softmax}(s)_j = \frac{e^{s_j}}{\sum_k e^{s_k}} = \frac{e^{s_j - m}}{\sum_k e^{s_k - m}}
+# = e^{s_j - \mathrm{lse}(s)},\qquad \mathrm{lse}(s) = \log \sum_k e^{s_k} = m + \log\sum_k e^{s_k - m}$$
+#
+# for any $m$. With $m = \max_k s_k$ no exponential is above 1, and at least one is 1, so the sum is
+# neither infinite nor 0. Without, float32 overflows at $s = 89$.
+
+# %%
+s = torch.tensor([100.0, 99.0, 0.0])
+naive = s.exp() / s.exp().sum()
+low = torch.tensor([-200.0, -201.0])
+claim("Without the maximum: NaN for scores near 100, and for scores near −200 (0 / 0). With it: fine.",
+      [naive.isnan().any(), (low.exp() / low.exp().sum()).isnan().all(), s.softmax(-1).isfinite().all(),
+       low.softmax(-1).isfinite().all()], equals=True, source="this cell")
+claim("Weights from the log-sum-exp are the same (largest difference).",
+      ((s - s.logsumexp(-1)).exp() - s.softmax(-1)).abs().max(), below=1e-5, source="this cell")
+
+# %% [markdown]
+# **Rows with nothing to see.** In a batch, a padded text may leave a query without any key. What is the
+# softmax of nothing?
+
+# %%
+nothing = torch.full((1, 3), -torch.inf)
+lowest = torch.full((1, 3), torch.finfo(torch.float32).min)
+q, k, v = (torch.randn(1, 1, 3, 8) for _ in range(3))
+see = torch.tensor([[True, False, False], [False, False, False], [True, True, True]])
+v.requires_grad_()
+ours = attnlab.scaled_dot_product_attention(q, k, v, mask=see)
+ours.sum().backward()
+claim("softmax of a row of −∞ is NaN; of a row of the lowest finite number, uniform: hidden keys are read.",
+      [nothing.softmax(-1).isnan().all(), (lowest.softmax(-1) == lowest.softmax(-1)[0, 0]).all()],
+      equals=True, source="this cell")
+claim("attnlab gives zeros there, and finite gradients.",
+      [(ours[0, 0, 1] == 0).all(), v.grad.isfinite().all()], equals=True, source="this cell")
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## What the time goes to: the roofline
+#
+# A device has two speeds: how many FLOPs a second it multiplies, $P$, and how many bytes a second it
+# moves between processor and memory, $B$. Work of $F$ FLOPs and $M$ bytes takes no less than
+#
+# $$T \ge \max\!\left(\frac{F}{P}, \frac{M}{B}\right)$$
+#
+# **Arithmetic intensity** is $F/M$, in FLOPs per byte. Below the device's **ridge** $P/B$ the work waits
+# for memory; above, for arithmetic. `attnlab.cost` counts $M$ as if every operation read its operands from
+# memory and wrote its result; `attnlab.roofline` measures $P$ and $B$.
+
+# %%
+sizes = {
+    "forward, 2,048 tokens": (cost.Layer(512, 8, backend="fused"), 2048, "forward", 1),
+    "decoding, 1 text": (cost.Layer(512, 8, backend="fused"), 4096, "decoding", 1),
+    "decoding, 64 texts": (cost.Layer(512, 8, backend="fused"), 4096, "decoding", 64),
+    "decoding, 64 texts, 1 key/value head":
+        (cost.Layer(512, 8, n_kv_heads=1, backend="fused"), 4096, "decoding", 64),
+}
+whole = {name: cost.layer_cost(*options) for name, options in sizes.items()}
+intensity = {name: of.intensity for name, of in whole.items()}
+of = whole["forward, 2,048 tokens"]
+intensity["its projections alone"] = of.flops["projections"] / of.moved["projections"]
+intensity["its attention alone, dense"], intensity["its attention alone, fused"] = (
+    (of.flops["scores"] + of.flops["values"])
+    / (of.moved["scores"] + of.moved["softmax"] + of.moved["values"])
+    for of in (plain["dense"], plain["fused"])
+)
+for name, value in intensity.items():
+    print(f"{name:40s}{value:8.1f} FLOPs per byte")
+
+# %%
+claim("Forming the weights costs intensity: fused attention has more than 30 times as many FLOPs for each "
+      "byte as dense (float32, 2,048 tokens).",
+      intensity["its attention alone, fused"] / intensity["its attention alone, dense"], above=30,
+      source="attnlab.cost; Dao et al. 2022", id=88)
+claim("Decoding one text: about half a FLOP for each byte of float32. Everything is read for one token.",
+      intensity["decoding, 1 text"], between=(0.4, 0.6), source="attnlab.cost", id=38)
+claim("64 texts share the parameters, but each has its own cache: hardly more.",
+      intensity["decoding, 64 texts"], between=(0.4, 1.0), source="attnlab.cost", id=38)
+claim("Sharing keys and values multiplies it (1 key/value head / 8).",
+      intensity["decoding, 64 texts, 1 key/value head"] / intensity["decoding, 64 texts"],
+      between=(4.0, 8.0), source="attnlab.cost", id=38)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Your device
+#
+# The cell measures how fast *your* device multiplies and copies (a processor on one thread). It prints
+# which limit holds; the numbers themselves differ from device to device, and stand in the explorer below
+# when you choose "this one, measured".
+
+# %%
+device = "cuda" if torch.cuda.is_available() else "cpu"
+rates = roofline.measure_rates(device, (torch.float32,), rounds=5)
+limits = {name: roofline.time_limits(of, rates).which for name, of in whole.items()}
+for name in ("forward, 2,048 tokens", "decoding, 1 text"):
+    print(f"{name}: limited by {limits[name]}")
+
+# %%
+claim("On this device the forward pass of 2,048 tokens waits for arithmetic, decoding for memory.",
+      (limits["forward, 2,048 tokens"], limits["decoding, 1 text"]), equals=("compute", "memory"),
+      source="measured here", id=38)
+if device == "cpu":
+    scores = torch.randn(1, 8, 1024, 1024)
+    q, k = torch.randn(2, 1, 8, 1024, 64)
+    seconds = median_seconds(lambda: q @ k.mT, lambda: scores.softmax(-1), rounds=7, times=2)
+    operations = 5 * scores.numel() / (2 * 8 * 1024**2 * 64)
+    claim("Softmax has 4 % of the operations of QKᵀ, and takes more than 15 % of its time: it moves as "
+          "many bytes.", [round(operations, 2) == 0.04, seconds[1] / seconds[0] > 0.15], equals=True,
+          source="timed here, one thread", id=106)
+
+# %% [markdown]
+# Results of the benchmark (`python -m attnlab.bench --all`) that come with the course:
+
+# %%
+results = bench.stored()  # the best device first
+for result in results:
+    try:
+        rated = bench.rates(result)
+    except ValueError:
+        continue
+    known = ", ".join(f"{roofline.short(t)} {rate / 1e12:.3g} TFLOP/s" for t, rate in rated.matrix.items())
+    print(f"{result['device']}: {known}, {rated.copy / 1e9:,.0f} GB/s; ridge in float32 "
+          f"{rated.ridge(torch.float32):.3g} FLOPs per byte")
+for part in ("projections", "dtypes"):
+    if results and part in results[0]["parts"]:
+        print(f"\n{results[0]['device']}, {part}", bench.table(results[0]["parts"][part]["rows"]), sep="\n")
+if not any(result["device_type"] == "cuda" for result in results):
+    print("\nNo result of a GPU is stored yet, and this notebook claims nothing about one. On a machine with")
+    print("a GPU, python -m attnlab.bench --all --device cuda --json FILE measures it.")
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Try it
+#
+# The lines are what a device can do at most; numbers mark the parts of the layer. Try this:
+#
+# 1. **Back end** dense, then fused. Where does the point of the attention go? Which part has the largest
+#    share of the time before and after?
+# 2. **Tokens**: from which length on does attention take more time than the projections (fused)?
+# 3. **Work**: decoding. Then raise **texts** to 256. What grows with them, what does not? Then lower
+#    **KV heads** to 1.
+# 4. **Type** bfloat16, dense, training. Does the memory of the scores fall by half? Why not?
+# 5. **Encoding** through all of them, fused: which moves the most bytes?
+# 6. **Device**: this one, measured. Make the work small enough to be timed (1,024 tokens). How far
+#    above the floor is your device, dense and fused?
+
+# %%
+CostExplorer(n_tokens=2048, d_model=512, n_heads=8, backend="dense")
+
+# %%
+explorer = CostExplorer(n_tokens=2048, d_model=512, n_heads=8, backend="dense", dtype="bfloat16",
+                        work="training")
+single = CostExplorer(n_tokens=2048, d_model=512, n_heads=8, backend="dense", work="training")
+claim("Half precision halves what autograd keeps of Q, K and V, but not the scores: dense holds them in "
+      "float32 (scores in bfloat16 / in float32).",
+      explorer.cost.peak["scores"] / single.cost.peak["scores"], equals=1.0,
+      source="the explorer's numbers, attnlab.cost", id=104)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Exercises
+#
+# ### Exercise 14.1: operations of a layer &nbsp; (●○○, 8 minutes)
+#
+# Return the FLOPs of the matrix products of one forward pass: `n` tokens, `n_heads` query heads of
+# `d_model / n_heads` numbers, which share `n_kv_heads` key/value heads. No mask.
+
+# %% tags=["exercise"]
+def flops(n, d_model, n_heads, n_kv_heads):
+    """-> a whole number."""
+    # BEGIN SOLUTION
+    narrow = d_model // n_heads * n_kv_heads  # width of all keys, and of all values
+    projections = 2 * n * d_model * (d_model + 2 * narrow)
+    scores_and_values = 2 * 2 * n * n * d_model
+    output = 2 * n * d_model * d_model
+    return projections + scores_and_values + output
+    # END SOLUTION
+
+
+# %%
+check("14.1", flops)
+
+# %% [markdown] tags=["hint"]
+# There are six products: queries, keys, values, scores, weights times V, output. Which of them depend on
+# `n_kv_heads`?
+
+# %% [markdown] tags=["hint"]
+# Keys and values are `n_kv_heads * d_head` numbers wide. Scores and weights times V take $2n^2d$ each,
+# whoever shares.
+
+# %% [markdown]
+# ### Exercise 14.2: how many tokens fit? &nbsp; (●●○, 8 minutes)
+#
+# A decoder reads `texts` texts at a time. After the parameters, `free` bytes are left for the KV cache. How
+# many tokens may each text have?
+
+# %% tags=["exercise"]
+def tokens(free, n_layers, n_kv_heads, d_head, bytes_per_number, texts):
+    """-> the largest whole number of tokens for each text."""
+    # BEGIN SOLUTION
+    per_token = 2 * n_layers * n_kv_heads * d_head * bytes_per_number
+    return free // (per_token * texts)
+    # END SOLUTION
+
+
+# %%
+check("14.2", tokens)
+
+# %% [markdown] tags=["hint"]
+# What does one token of one text leave in the cache of one layer?
+
+# %% [markdown] tags=["hint"]
+# A key and a value for each key/value head, `d_head` numbers each. Divide with `//`.
+
+# %% [markdown]
+# ### Exercise 14.3: weights in float16 &nbsp; (●●○, 12 minutes)
+#
+# Return the weights softmax$(qk^\top/\sqrt{d_k})$ in float16, for float16 queries and keys that may be as
+# large as 40. Hidden keys get weight 0. (Every query sees at least one key.)
+
+# %% tags=["exercise"]
+def weights16(q, k, visible):
+    """q, k (batch, heads, n, d_k) float16; visible (n, n) boolean, True = may look at -> float16."""
+    # BEGIN SOLUTION
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    return scores.masked_fill(~visible, -torch.inf).softmax(-1)
+    # END SOLUTION
+
+
+# %%
+check("14.3", weights16)
+
+# %% [markdown] tags=["hint"]
+# Which number on the way is the largest? Can the division come before it?
+
+# %% [markdown] tags=["hint"]
+# Scale `q` before the product. Hide keys with `-torch.inf`: every half-precision type has it.
+
+# %% [markdown]
+# ### Exercise 14.4: the cache, repaired &nbsp; (●●●, 15 minutes)
+#
+# Write the notes' class so that it works: `PositionCache(d_model, max_len)` is a Module that keeps a
+# sinusoidal table of `max_len` rows as a buffer (not saved with the model). Called with x (batch, tokens,
+# d_model) it returns x + table in the type of x; for a longer text it makes a longer table. You may use
+# `positions.make("sinusoidal", d_model=d_model, n_heads=1).table(torch.arange(n))`, which is (n, d_model).
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+# BLANK: PositionCache = ...  # your class instead of the dots
+class PositionCache(nn.Module):
+    def __init__(self, d_model, max_len=5000):
+        super().__init__()
+        self.sines = positions.make("sinusoidal", d_model=d_model, n_heads=1)
+        self.register_buffer("pe", self.sines.table(torch.arange(max_len)), persistent=False)
+
+    def forward(self, x):
+        n = x.size(1)
+        if n > len(self.pe):
+            self.pe = self.sines.table(torch.arange(n)).to(self.pe.device)
+        return (x + self.pe[:n]).to(x.dtype)
+# END SOLUTION
+
+# %%
+check("14.4", PositionCache)
+
+# %% [markdown] tags=["hint"]
+# Go through the six points above. `register_buffer(name, tensor, persistent=False)` keeps a table out of
+# `state_dict`.
+
+# %% [markdown] tags=["hint"]
+# In `forward`: if `x.size(1)` is larger than `len(self.pe)`, assign a longer table to `self.pe`. Add, then
+# `.to(x.dtype)`.
+
+# %% [markdown]
+# ### Exercise 14.5: log-sum-exp in pieces &nbsp; (●●●, 12 minutes)
+#
+# The scores of some queries come in blocks of keys, because all of them at once would not fit. Return
+# $\log \sum_j e^{s_{ij}}$ over the keys of all blocks, without joining them. Scores may be around 1,000, and
+# a block, or all of them, may be hidden from a query ($-\infty$).
+
+# %% tags=["exercise"]
+def lse(blocks):
+    """A list of (n_q, some keys) -> (n_q,)."""
+    # BEGIN SOLUTION
+    return torch.stack([block.logsumexp(-1) for block in blocks]).logsumexp(0)
+    # END SOLUTION
+
+
+# %%
+check("14.5", lse)
+
+# %% [markdown] tags=["hint"]
+# One number for each block and query is enough. Which? And how do two of them make one?
+
+# %% [markdown] tags=["hint"]
+# $\log(e^a + e^b)$ is the log-sum-exp of the two numbers $a$ and $b$. `torch.logsumexp` knows about
+# $-\infty$.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Summary
+#
+# | | forward | training | decoding, one step |
+# |---|---|---|---|
+# | FLOPs | $8nd^2 + 4n^2d$ | 3 times (fused: and the scores again) | $8d^2 + 4nd$ |
+# | memory, weights formed | 2 matrices $hn^2$ | 3 matrices $hn^2$ | KV cache $2n\,g\,d_k$ |
+# | memory, fused | some $nd$ | some $nd$ | KV cache $2n\,g\,d_k$ |
+# | waits for | arithmetic (fused, long) | arithmetic (fused, long) | memory |
+#
+# | encoding | trained numbers | work |
+# |---|---|---|
+# | sinusoidal, learned | 0, $L\,d$ | $nd$ additions, once at the input |
+# | RoPE | 0 | $6nd$ in every layer; in decoding at every step |
+# | ALiBi, T5, Sandwich | 0, 32$h$, 0 | a bias for each head and offset; $hn^2$ if written out |
+# | Shaw | $2(2c + 1)d_k$ | two small products for each query; needs the weights |
+#
+# ### Questions
+#
+# *How do grouped and multi-query attention trade efficiency against expressivity?* (Review question 2;
+# what it costs in quality is in [notebook 5](05-sharing-and-scales.ipynb).) They leave the scores as they
+# are, and divide the cache that decoding waits for. With 64 texts and one key/value head, a step has more
+# than four times as many FLOPs for each byte.
+#
+# *How can multi-head attention be optimised for different hardware?* (Review question 10.) Find out which
+# limit holds. Where it is memory: form no $n \times n$ matrix (fused), one product for all projections,
+# fewer key/value heads, more texts at a time, half precision. Where it is arithmetic: half precision, and
+# leave out what is hidden, in blocks.
+#
+# *What are the memory bottlenecks, and what helps?* (Review question 11.) In training the weights, three
+# matrices of $hn^2$ at the worst moment: a fused kernel holds none. In decoding the KV cache: grouped
+# heads, windows, half precision. A bias written out as a matrix brings $hn^2$ back.
+#
+# *What matters for numerical stability?* (Review question 12.) Scale the queries before the product in
+# float16. Subtract the maximum. Hide with $-\infty$ and say what an empty row gives. Positions, angles and
+# biases in float32 or more.
+#
+# ### Common misconceptions
+#
+# - "Attention dominates": at $n = d$ it is a third of its own layer; of a whole transformer layer it takes
+#   the larger part only beyond $n = 6d$.
+# - "Attention needs quadratic memory": quadratic time; the memory is a choice.
+# - "Gradients cost what the forward pass costs": twice the operations.
+# - "A learned table is a free lookup": $nd$ numbers are copied and added, as with sines.
+# - "RoPE costs nothing": few FLOPs, many bytes, in every layer.
+# - "`torch.cat` of the heads' projections is fused": $3h$ products and three copies.
+# - "A causal mask halves the work": only if hidden blocks are left out.
+# - "12,800 fits into float16": the product before the division does not.
+#
+# ### Further reading
+#
+# - Dao et al. 2022, *FlashAttention*: section 3.1 (the algorithm), section 3.2 (bytes moved).
+# - Rabe and Staats 2021, *Self-attention Does Not Need O(n²) Memory*.
+# - Shazeer 2019, *Fast Transformer Decoding*: sections 2.4 and 3.1 (bytes per operation).
+# - Williams et al. 2009, *Roofline: An Insightful Visual Performance Model*.
+# - Micikevicius et al. 2018, *Mixed Precision Training*.
+# - Wang et al. 2024, *When Precision Meets Position: BFloat16 Breaks Down RoPE*.
+# - PyTorch, *Automatic Mixed Precision*: the list of operations by type.
+#
+# **Next:** [notebook 15](15-attention-without-the-matrix.ipynb) measures attention without its matrix.
+# Back to [the start](00-start-here.ipynb).
