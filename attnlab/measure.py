@@ -15,7 +15,10 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "transformers", "x-transformers", "rotary-embedding-torch")
+PACKAGES = (  # of which a measurement may depend
+    "torch", "triton", "transformers", "x-transformers", "rotary-embedding-torch", "flash-attn",
+    "transformer-lens", "bertviz",
+)  # fmt: skip
 
 
 class Clock:
@@ -93,29 +96,40 @@ def compare(
     clock, order = Clock(device), random.Random(0)
     times: dict[Hashable, list[float]] = {}
     repeat, peak, left_out = {}, {}, {}
+
+    def leave_out(key: Hashable, error: Exception) -> None:
+        """One that cannot run must not take the others with it."""
+        left_out[key] = reason(error)
+        times.pop(key, None)
+        if key == base:
+            raise RuntimeError(f"{key}, the base of all ratios: {left_out[key]}") from error
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
     for i, (key, work) in enumerate(works.items()):
         try:
             prepare(key)
-            work()  # whatever is built, compiled or cached on the first call
+            once = clock(work)  # with whatever is built, compiled or cached on the first call
             prepare(key)
-            once = clock(lambda: peak.__setitem__(key, peak_bytes(work, device)))  # noqa: B023
-            if once < 0.1:  # mostly the counting of bytes
+            start = time.monotonic()
+            peak[key] = peak_bytes(work, device)
+            once = min(once, time.monotonic() - start)
+            if once < 0.1:
                 prepare(key)
-                once = min(clock(work) for _ in range(3))  # what the counting left behind is slow
+                once = min(clock(work) for _ in range(3))
             repeat[key] = max(1, round(0.02 / max(once, 1e-6)))  # no clock reads microseconds
             times[key] = []
-        except Exception as error:  # one that cannot run must not take the others with it
-            left_out[key] = reason(error)
-            if key == base:
-                raise RuntimeError(f"{key}, the base of all ratios: {left_out[key]}") from error
-        if key in left_out and device.type == "cuda":
-            torch.cuda.empty_cache()
+        except Exception as error:
+            leave_out(key, error)
         progress((i + 1) / len(works) * 0.2)
     start, done = time.monotonic(), 0
     while times and (done < rounds or (time.monotonic() - start < seconds and done < 1000)):
         for key in order.sample(list(times), len(times)):
-            prepare(key)
-            times[key].append(clock(works[key], repeat[key]))
+            try:
+                prepare(key)
+                times[key].append(clock(works[key], repeat[key]))
+            except Exception as error:
+                leave_out(key, error)
         done += 1
         by_time = (time.monotonic() - start) / seconds if seconds else 1.0
         progress(0.2 + 0.8 * min(done / rounds, by_time if done >= rounds else 1.0, 1.0))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from attnlab import bench, positions
+from attnlab.attention import BACKENDS
 from attnlab.bench import command, encodings, kernels, plots, results, run
 from attnlab.bench.command import main
 from attnlab.bench.layers import Sizes
@@ -170,7 +171,11 @@ def test_parts_that_compile(part):
     measured = bench.measure([part], TINY)["parts"][part]
     unexpected = [line for line in measured["left_out"] if not any(w in line for w in CANNOT)]
     assert unexpected == [] and measured["rows"]
-    if part == "kernels":
+    if part == "back ends":
+        cases = {(row["encoding"], row["backend"]) for row in measured["rows"]}
+        names = ("none", "rope", "alibi", "t5")
+        assert cases == {(n, b) for n in names for b in BACKENDS[1:]} | {("shaw", "dense")}
+    else:
         assert all(row["largest_error"] < 1e-4 for row in measured["rows"])
         ours = {(row["encoding"], row["causal"]) for row in measured["rows"]
                 if row["whose"] == "attnlab auto"}  # fmt: skip

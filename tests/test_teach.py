@@ -4,6 +4,7 @@ import base64
 import math
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from attnlab.teach import (
     claims,
     exercise,
     figure,
+    percent,
     picture,
     predict,
     progress,
@@ -477,3 +479,17 @@ def test_progress_in_a_terminal_ends_with_the_count(capsys, monkeypatch):
     monkeypatch.setenv("ATTNLAB_QUIET", "1")
     list(progress("abc", "letters"))
     assert capsys.readouterr().err == ""
+
+
+def test_percent_shows_the_share_that_is_done(capsys, monkeypatch):
+    with percent("work") as tell:
+        tell(0.5)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    clock = types.SimpleNamespace(monotonic=iter(range(9)).__next__)
+    monkeypatch.setattr("attnlab.teach._progress.time", clock)
+    with pytest.raises(KeyboardInterrupt), percent("work") as tell:
+        tell(0.5)
+        raise KeyboardInterrupt
+    err = capsys.readouterr().err
+    assert err.endswith("work: 50 of 100\n") and err.count("\r") == 2

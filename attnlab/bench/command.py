@@ -10,6 +10,7 @@ import torch
 
 import attnlab.bench
 from attnlab import positions
+from attnlab.bench.encodings import WIDTHS
 from attnlab.bench.parts import SCALES, Setting
 from attnlab.bench.results import Result, table
 from attnlab.bench.run import PARTS, about, measure
@@ -77,8 +78,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (RuntimeError, AssertionError) as error:
         parser.error(f"device {options.device!r}: {str(error).splitlines()[0]}")
     scale = options.scale or ("cpu" if device.type == "cpu" else "gpu")
-    from attnlab.bench.encodings import WIDTHS
-
     d_model, heads = (
         given or usual
         for given, usual in zip((options.d_model, options.heads), WIDTHS[scale], strict=True)

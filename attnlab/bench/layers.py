@@ -219,7 +219,8 @@ def transformers_layer(encoding: str, sizes: Sizes) -> nn.Module | None:
         def run(x, layer):
             n = x.shape[1]
             bias = build_mpt_alibi_tensor(h, n, device=x.device)
-            return layer(x, bias, attention_mask=None if hidden is None else hidden[:n, :n])[0]
+            mask = None if hidden is None else hidden[:n, :n].to(x.device)
+            return layer(x, bias, attention_mask=mask)[0]
 
         return Calls(run, layer=layer)
     if encoding == "shaw":

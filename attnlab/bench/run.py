@@ -22,10 +22,6 @@ LENGTHS = {  # of the part "statistics"
     "cpu": (1024, 4096, 16384),
     "gpu": (8192, 32768, 131072),
 }
-PACKAGES = (
-    "torch", "triton", "transformers", "x-transformers", "rotary-embedding-torch", "flash-attn",
-    "transformer-lens", "bertviz",
-)  # fmt: skip
 
 
 def _statistics(setting: Setting, progress: Progress) -> Table:
@@ -146,7 +142,7 @@ def about(setting: Setting) -> Result:
         "device_type": setting.device.type,
         "scale": setting.scale,
         "date": datetime.date.today().isoformat(),
-        "versions": versions(PACKAGES),
+        "versions": versions(),
         "rates": {},
         "parts": {},
     }

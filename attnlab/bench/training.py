@@ -12,7 +12,7 @@ from attnlab.models import TinyTransformer
 SIZES = {  # d_model, n_heads, n_layers, batch, tokens
     "tiny": (16, 2, 1, 2, 8),
     "cpu": (256, 8, 4, 4, 256),
-    "gpu": (1024, 16, 12, 8, 2048),
+    "gpu": (1024, 16, 8, 4, 2048),
 }
 WORDS = 1000
 ENCODINGS = ("none", "sinusoidal", "learned", "rope", "alibi", "t5")

@@ -130,7 +130,7 @@ def _bias(
     return EncodingCost(
         parameters=parameters, elementwise=shape.batch * layer.pairs(shape), tables=by_offset,
         moved=by_offset + 2 * table + 4 * turned + 2 * widened, making=making,
-        turned=3 * turned + table + widened, saved=-turned,
+        turned=3 * turned + table + widened, saved=-turned,  # one is done with before the way back
     )  # fmt: skip
 
 

@@ -46,8 +46,8 @@ def bytes_moved(
 
     Returns "projections", "scores", "softmax" (scale and mask included), "values", "output",
     "encoding"; in training also "backward"; and "total". A fused kernel reads q, k and v and
-    writes the heads: all is then in "values". Keys that fit no cache are read again for each block
-    of queries, which is left out.
+    writes the heads: all is then in "values"; blocked counts as fused. Keys that fit no cache are
+    read again for each block of queries, which is left out.
 
     Args: as `attnlab.cost.layer_flops`.
 

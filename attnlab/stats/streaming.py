@@ -122,7 +122,7 @@ def summary(
             torch's attention kernel: for lse, entropy, distance and sink_mass only, of scores
             without bias, mask, windows and given positions. "auto": fused where `only` has nothing
             else, it is exact and it is faster; otherwise rows. (Bidirectional distances take two
-            calls of the kernel: on a CPU rows are faster.)
+            calls of the kernel: on a CPU rows are as fast and hold less.)
         rows: how many rows are formed at a time; default as many as keep a matrix of these rows for
             all heads within 2 MiB (512 MiB on a GPU), and at least 8. About four such matrices
             are held at once.
