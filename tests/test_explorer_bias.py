@@ -201,10 +201,3 @@ def test_nothing_random_is_left_to_chance_or_disturbed():
     assert torch.equal(first.bias, BiasExplorer("shaw", length=12).bias)
     short, long = BiasExplorer("t5", length=12), BiasExplorer("t5", length=40, n_heads=3)
     assert torch.equal(short.bias[:3], long.bias[:, :12, :12])
-
-
-def test_the_script_is_complete_and_loads_nothing_from_elsewhere():
-    script = BiasExplorer._esm
-    assert script.count("export default") == 1 and "__COLOURS__" not in script
-    for word in ("import ", "http:", "https:", "innerHTML", "eval("):
-        assert word not in script, word

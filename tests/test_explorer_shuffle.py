@@ -250,10 +250,3 @@ def test_the_random_stack_is_the_same_in_every_run():
     assert isinstance(first, RandomStack) and first is not second
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b) and a.dtype == torch.float64
-
-
-def test_the_script_is_complete_and_loads_nothing_from_elsewhere():
-    script = ShuffleExplorer._esm
-    assert script.count("export default") == 1 and "__COLOURS__" not in script
-    for word in ("import ", "http:", "https:", "innerHTML", "eval("):
-        assert word not in script, word

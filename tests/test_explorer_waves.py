@@ -130,10 +130,3 @@ def test_still_picture_and_repr_are_the_same_in_every_run():
     assert "distance 1.93, dot product 6.14" in first.alt()
     first.position = 30
     assert first._repr_mimebundle_()[0]["image/png"] != data["image/png"]
-
-
-def test_the_script_is_complete_and_loads_nothing_from_elsewhere():
-    script = WavesExplorer._esm
-    assert script.count("export default") == 1 and "__COLOURS__" not in script
-    for word in ("import ", "http:", "https:", "innerHTML", "eval("):
-        assert word not in script, word

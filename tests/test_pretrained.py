@@ -548,9 +548,8 @@ def test_downloading_not_allowed(tiny, monkeypatch, capsys):
 
 
 def test_no_pip(tiny, monkeypatch, capsys):
-    find = pretrained.importlib.util.find_spec
     monkeypatch.setattr(
-        pretrained.importlib.util, "find_spec", lambda n, *a: None if n == "pip" else find(n, *a)
+        pretrained.importlib.metadata, "distributions", lambda name: iter(())
     )
     check_random(load_encoder(), capsys.readouterr().out, "no pip.*uv pip install pip")
 
