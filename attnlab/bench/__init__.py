@@ -2,7 +2,9 @@
 
 Every part of it times some pieces of work against each other: in every round each runs once, in
 random order, and ratios are taken within the round. Tables show medians over the rounds. On a CPU
-the time is that of the process alone, on a GPU that of the finished kernels.
+the time is that of the process alone, on a GPU that of the finished kernels. On a CPU, work that
+builds large tensors (the dense back end) was seen to take twice as long early in a process, where
+memory still comes page by page from the system, as after others: compare it within one run.
 
     python -m attnlab.bench                               # a layer with each encoding
     python -m attnlab.bench --parts kernels training      # some parts
