@@ -57,7 +57,7 @@ def test_the_solution_passes_and_the_blank_is_not_attempted(number):
 
 @pytest.mark.parametrize("number", BANKS)
 def test_a_bank_has_two_right_answers_and_some_wrong_ones(number):
-    assert len(BANKS[number].right) >= 2 and len(BANKS[number].wrong) >= 2
+    assert len(BANKS[number].right) >= 2 and len(BANKS[number].wrong) >= 5
 
 
 @pytest.mark.parametrize(("number", "i"), RIGHT)
@@ -120,3 +120,19 @@ def test_blanks_constants_and_copies_never_pass(number, name):
     assert result.status == ("not attempted" if name == "blank" else result.status)
     assert result.status != "correct"
     assert "\n" not in repr(result)
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_the_heading_gives_the_difficulty_and_minutes_of_the_check(number):
+    exercise = find(number)
+    stars = "●" * exercise.difficulty + "○" * (3 - exercise.difficulty)
+    source = next(s for s in SOURCES if int(s.stem[:2]) == int(number.split(".")[0]))
+    headings = [line for line in source.read_text(encoding="utf-8").splitlines()
+                if line.startswith(f"# ### Exercise {number}: ")]  # fmt: skip
+    assert len(headings) == 1
+    assert headings[0].endswith(f"&nbsp; ({stars}, {exercise.minutes} minutes)")
+
+
+def test_there_are_at_least_sixty_with_five_wrong_answers_each():
+    assert len(EXERCISES) >= 60
+    assert min(len(bank.wrong) for bank in BANKS.values()) >= 5

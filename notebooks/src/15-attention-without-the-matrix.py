@@ -98,7 +98,7 @@ def error(found, meant):
 # have to hand it the keys in place of the values, $V := K$.
 
 # %% [markdown]
-# ### Exercise 15.1
+# ### Exercise 15.1: entropy without weights &nbsp; (●●○, 12 minutes)
 #
 # You get queries, keys, both (batch, heads, n, d), and lse, (batch, heads, n). Return the entropies in nats,
 # without forming n × n numbers.
@@ -240,7 +240,7 @@ claim("But the distance of the mean position is not the mean distance: keys on b
 # $$\sum_j a_{ij} |i - j| = \sum_j a_{ij} (j - i) + 2 \sum_{j \le i} a_{ij} (i - j) .$$
 
 # %% [markdown]
-# ### Exercise 15.2
+# ### Exercise 15.2: the distance, both ways &nbsp; (●●●, 12 minutes)
 #
 # From the full call you have the mean positions `place` and `lse`, from the causal call `place_behind` and
 # `lse_behind`, all of shape (n,). Query number i stands at i = 0, 1, ... Return the mean distances.
@@ -284,7 +284,7 @@ claim("Mean |i - j| from a full and a causal call, largest error in tokens.",
 # Exercise 14.5 merged lse; now the means too.
 
 # %% [markdown]
-# ### Exercise 15.3
+# ### Exercise 15.3: merge two halves &nbsp; (●●●, 15 minutes)
 #
 # Merge two parts: means (n, d), lse (n,). Return the mean and the lse of all keys together. Scores of 500 must
 # do no harm, though $e^{500}$ is infinite.
@@ -353,7 +353,7 @@ claim("KL between two heads, row by row, largest error.",
 # $N = n^2$; over the visible entries of a causal head $N = n(n+1)/2$.
 
 # %% [markdown]
-# ### Exercise 15.4
+# ### Exercise 15.4: correlation from inner products &nbsp; (●●○, 8 minutes)
 #
 # Return the correlation of two **causal** heads over the visible entries, from their three inner products and n.
 
@@ -431,7 +431,7 @@ claim("Attention received, as a gradient: largest error.", round(errors[1], 9), 
 # The two brackets are the **Gram matrices** of notebook 9, d × d numbers. Their size does not depend on the text at all.
 
 # %% [markdown]
-# ### Exercise 15.5
+# ### Exercise 15.5: inner product of two scores &nbsp; (●●○, 10 minutes)
 #
 # Return $\sum_{ij} T^1_{ij}\, T^2_{ij}$ for queries and keys of shape (n, d), without n × n numbers.
 
