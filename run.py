@@ -316,7 +316,8 @@ def test(setup, arguments):
         ("ruff", ["-m", "ruff", "check", "."]),
         ("notebooks match their sources", [os.path.join("notebooks", "build.py"), "--check"]),
         # Two at a time; the cells of a notebook stay together and in order: see tests/conftest.py.
-        ("tests and notebooks", ["-m", "pytest", "-n", "2", "--dist", "loadfile"]),
+        ("tests and notebooks",
+         ["-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]),
     ]
     if arguments:
         steps = [("pytest", ["-m", "pytest"] + arguments)]

@@ -178,7 +178,8 @@ def test_lab_takes_the_courses_settings_before_the_readers_own(course, monkeypat
 
 def test_test_runs_every_step_and_fails_if_one_fails(course):
     steps = [
-        "-m ruff check .", "notebooks/build.py --check", "-m pytest -n 2 --dist loadfile",
+        "-m ruff check .", "notebooks/build.py --check",
+        "-m pytest -n 2 --dist loadfile --no-loadscope-reorder",
     ]  # fmt: skip
     status, _, calls = course.start("test")
     assert status == 0 and calls[-3:] == steps

@@ -97,10 +97,12 @@ class Lab:
                 return
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > end:
-                    self.log.seek(0)
-                    tail = self.log.read()[-3000:]
+                    status = self.process.poll()
+                    tail = (self.home / "log").read_text(encoding="utf-8")[-3000:]
                     self.close()
-                    raise RuntimeError(f"JupyterLab did not start:\n{tail}") from None
+                    raise RuntimeError(
+                        f"JupyterLab did not start (exit status {status}, None: still runs):\n{tail}"
+                    ) from None
                 time.sleep(0.1)
 
     def api(self, path: str, method: str = "GET"):
