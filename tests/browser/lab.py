@@ -101,7 +101,7 @@ class Lab:
                     tail = (self.home / "log").read_text(encoding="utf-8")[-3000:]
                     self.close()
                     raise RuntimeError(
-                        f"JupyterLab did not start (exit status {status}, None: still runs):\n{tail}"
+                        f"JupyterLab did not start (status {status}, None: still runs):\n{tail}"
                     ) from None
                 time.sleep(0.1)
 
