@@ -16,7 +16,12 @@ os.environ.setdefault("ATTNLAB_PROGRESS", "off")  # not the record of who runs t
 import hypothesis
 import pytest
 
-CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+def switched_on(variable):
+    return os.environ.get(variable, "").lower() not in ("", "0", "false")
+
+
+CI, WEEKLY = switched_on("CI"), switched_on("ATTNLAB_WEEKLY")
 
 # In CI the same examples every time; by hand new ones each time. No deadline: machines differ.
 hypothesis.settings.register_profile("hand", deadline=None)
@@ -48,6 +53,12 @@ def gpu_problem():
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         return None
     return "no GPU: torch sees neither CUDA nor Apple's MPS"
+
+
+@pytest.fixture(scope="session")
+def thorough():
+    """True where tests may take their time."""
+    return CI or WEEKLY
 
 
 def pytest_addoption(parser):
@@ -85,7 +96,19 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
+def kept_for_later(item):
+    """Why this test is not part of this run, or None. Asking for its marker (-m long) runs it."""
+    asked = item.config.option.markexpr
+    if item.get_closest_marker("weekly") and not WEEKLY and "weekly" not in asked:
+        return "runs weekly: ATTNLAB_WEEKLY=1, or -m weekly"
+    if item.get_closest_marker("long") and not (CI or WEEKLY) and "long" not in asked:
+        return "runs in CI, weekly, or with -m long"
+    return None
+
+
 def pytest_runtest_setup(item):
+    if kept_for_later(item):
+        pytest.skip(kept_for_later(item))
     if item.get_closest_marker("browser") and browser_problem():
         if CI:  # a browser test that nobody runs would protect nothing
             pytest.fail(browser_problem() + ". In CI browser tests are not skipped.", pytrace=False)

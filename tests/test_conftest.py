@@ -19,10 +19,13 @@ def outcome(tmp_path):
         conftest = Path(__file__).with_name("conftest.py").read_text(encoding="utf-8")
         (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
         (tmp_path / "test_it.py").write_text(source)
-        (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    browser\n    gpu\n")
+        (tmp_path / "pytest.ini").write_text(
+            "[pytest]\nmarkers =\n    browser\n    gpu\n    long\n    weekly\n"
+        )
         (tmp_path / "empty").mkdir(exist_ok=True)
         env = {**os.environ, "PATH": str(tmp_path / "empty"), "CUDA_VISIBLE_DEVICES": ""}
-        env.pop("CI", None)
+        for variable in ("CI", "ATTNLAB_WEEKLY"):
+            env.pop(variable, None)
         command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "test_it.py"]
         done = subprocess.run(
             command, cwd=tmp_path, env={**env, **environment}, capture_output=True, text=True
@@ -56,3 +59,23 @@ def test_gpu_tests_are_found_where_jupyter_is_not_installed(outcome, tmp_path):
     options = "-p no:nbval --nbval-lax --nbval-current-env --nbval-cell-timeout=300"
     status, text = outcome(GPU_TEST, PYTEST_ADDOPTS=f"{options} -m gpu .")
     assert status == 0 and "1 skipped" in text and "error" not in text
+
+
+@pytest.mark.parametrize(
+    "marker, environment, runs",
+    [
+        ("long", {}, False),
+        ("long", {"CI": "true"}, True),
+        ("long", {"ATTNLAB_WEEKLY": "1"}, True),
+        ("long", {"PYTEST_ADDOPTS": "-m long"}, True),
+        ("weekly", {"CI": "true"}, False),
+        ("weekly", {"ATTNLAB_WEEKLY": "1"}, True),
+        ("weekly", {"PYTEST_ADDOPTS": "-m weekly"}, True),
+    ],
+)
+def test_what_takes_minutes_has_its_day(outcome, marker, environment, runs):
+    source = f"import pytest\n\n@pytest.mark.{marker}\ndef test_it():\n    pass\n"
+    status, text = outcome(source, **environment)
+    assert status == 0
+    assert ("1 passed" if runs else "1 skipped") in text, text
+    assert runs or "weekly" in text  # it says when it runs

@@ -5,7 +5,6 @@ settings alone, not from the way there."""
 import itertools
 import json
 import math
-import os
 import random
 import re
 
@@ -14,10 +13,14 @@ import pytest
 
 import explorer_samples as samples
 
-WEEKLY = os.environ.get("ATTNLAB_WEEKLY", "") not in ("", "0")
-MOST = 1000 if WEEKLY else 100
 TEXTS = (samples.TEXT, samples.SAYS, "", "one", "<b>a</b> & 猫 " * 9, "\ud83d \x00", "word " * 99)
 UNFORESEEN = re.compile(r"^\w*(Error|Exception|Interrupt|Warning)\b")
+
+
+@pytest.fixture(scope="module")
+def most(thorough):
+    """How many combinations of one explorer."""
+    return 1000 if thorough else 100
 
 
 def values(spec: dict) -> list:
@@ -87,21 +90,21 @@ def check(explorer) -> None:
 
 
 @pytest.mark.parametrize("name", samples.NAMES)
-def test_all_combinations(name):
+def test_all_combinations(name, most):
     with samples.measured_device():
         explorer = samples.make(name)
         specs = {s["name"]: s for s in explorer._ui["controls"]}
         every = [values(s) if s["kind"] != "text" else list(TEXTS[:4]) for s in specs.values()]
-        if math.prod(map(len, every)) > MOST:
+        if math.prod(map(len, every)) > most:
             every = [few(of) for of in every]
-        if math.prod(map(len, every)) <= MOST:
+        if math.prod(map(len, every)) <= most:
             combinations = list(itertools.product(*every))
         else:
             draw = random.Random(0)
             full = [values(s) for s in specs.values()]
             combinations = [
                 tuple(draw.choice(few(of) if draw.random() < 0.5 else of) for of in full)
-                for _ in range(MOST)
+                for _ in range(most)
             ]
         good = 0
         for combination in combinations:
@@ -114,14 +117,14 @@ def test_all_combinations(name):
 
 
 @pytest.mark.parametrize("name", samples.NAMES)
-def test_a_walk_ends_where_its_settings_are(name):
+def test_a_walk_ends_where_its_settings_are(name, most):
     """One control after another, as a hand moves them; every tenth good picture is compared with
     that of a new explorer with the same settings."""
     draw = random.Random(1)
     good = 0
     with samples.measured_device():
         explorer = samples.make(name)
-        for _ in range(MOST):
+        for _ in range(most):
             able = [s for s in explorer._ui["controls"] if not s.get("why")]
             spec = draw.choice([s for s in able if s["kind"] != "text" or draw.random() < 0.2])
             put(explorer, spec["name"], draw.choice(values(spec)))
@@ -139,4 +142,4 @@ def test_a_walk_ends_where_its_settings_are(name):
             assert other == head, settings(explorer)
             np.testing.assert_array_equal(numbers, same)
             assert again._ui == explorer._ui, settings(explorer)
-    assert good > MOST / 4
+    assert good > most / 4

@@ -10,6 +10,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
+EVERY_DAY = ("00", "02", "06")  # nbval runs all of them every day, without a page
 
 # What an explorer shows: its pixels, its boxes, and its message.
 LOOK = """(root) => [
@@ -57,7 +58,12 @@ def move(page, root, control):
     pytest.fail(f"moving {name} changed nothing in 20 s")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def of_its_day(path):
+    marks = () if path.stem[:2] in EVERY_DAY else pytest.mark.long
+    return pytest.param(path, id=path.stem, marks=marks)
+
+
+@pytest.mark.parametrize("path", map(of_its_day, NOTEBOOKS))
 def test_notebook(lab, root, page, path):
     shutil.copy(path, root / path.name)
     lab.open(page, path.name)
