@@ -9,9 +9,9 @@ from attnlab.positions.base import Encoding, working_dtype
 
 
 class Concatenated(Encoding):
-    """[X; P]: positions get features of their own, so the model is d_content + d wide.
+    """[X P]: positions get features of their own, so the model is d_content + d wide.
 
-    A projection of the concatenation is [X; P] [W_x; W_p] = X W_x + P W_p: addition is the case
+    A projection of the concatenation is [X P] [W_x; W_p] = X W_x + P W_p: addition is the case
     W_x = W_p.
     """
 
