@@ -103,12 +103,12 @@ def gate_importance(model: nn.Module, losses: Losses, *, normalise: bool = False
 
 
 def gradient_norm(model: nn.Module, losses: Losses) -> Scores:
-    """Mean over examples of ||dL / dhead_h||: the score of the notes, for contrast.
+    """Mean over examples of ||dL / dhead_h||: the gradient taken literally, for contrast.
 
     It ignores the head's own size. Scale a head's values by c and its rows of W_O by 1/c: the
     function is the same, this score is not.
 
-    Source: the notes' pruning score; compare `gate_importance`.
+    Source: "importance = dL / dhead", as one often reads; compare `gate_importance`.
     """
     layers = attention_layers(model)
     inputs: dict[str, Tensor] = {}

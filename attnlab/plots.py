@@ -12,6 +12,12 @@ from attnlab.positions.absolute import Absolute, Sinusoidal, frequencies
 
 # Light to dark, even in lightness, told apart by colour-blind readers and in grey print.
 COLOURS = "cividis"
+# Colour and dashes of each encoding, the same in every picture; told apart without colours too.
+ENCODING_LOOKS = {
+    "none": ("#808080", (2, 3)), "sinusoidal": ("#d0820b", ()), "learned": ("#d0820b", (7, 4)),
+    "shaw": ("#cc5a9a", (2, 3)), "t5": ("#cc5a9a", ()), "rope": ("#0a8a60", ()),
+    "alibi": ("#2277c4", ()), "sandwich": ("#2277c4", (7, 4)),
+}  # fmt: skip
 
 
 def weight_maps(

@@ -33,7 +33,7 @@ def hierarchical(n_heads: int, width: int) -> list[Window]:
     width 4 the offsets 1 ... 4, then 2, 4, ... 8, then 4, 8, ... 16, and so on.
 
     Each head does the same number of products; together they see near keys one by one and far ones
-    thinned out. The notes name "hierarchical" heads without a formula: this is one.
+    thinned out. "Hierarchical" heads are often named without a formula: this is one.
     """
     return [Window(width * 2**h, 2**h) for h in range(n_heads)]
 

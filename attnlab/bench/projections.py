@@ -35,8 +35,8 @@ class ThreeProducts(nn.Module):
 
 
 class EachHead(nn.Module):
-    """x W_Q_i, x W_K_i and x W_V_i for each head i, put side by side with torch.cat: what the notes
-    call fused."""
+    """x W_Q_i, x W_K_i and x W_V_i for each head i, put side by side with torch.cat: often called
+    fused."""
 
     def __init__(self, d_model: int, n_heads: int):
         super().__init__()

@@ -102,7 +102,7 @@ def project(answer):
     for name, wrong in mistakes.items():
         require(not close(got, wrong), name)
     expected = torch.cat([x, p], dim=-1) @ w
-    require(close(got, expected), "not the projection of [X; P]: compare with torch.cat")
+    require(close(got, expected), "not the projection of [X P]: compare with torch.cat")
     x, p, w = torch.randn(4, 5), torch.randn(4, 2), torch.randn(7, 3)
     try:
         got = call(answer, x, p, w)

@@ -232,7 +232,7 @@ def repaired_cache(answer):
             "numbers")  # fmt: skip
 
 
-@exercise("14.5", "Log-sum-exp in pieces", minutes=12, difficulty=3)
+@exercise("14.5", "Logsumexp in pieces", minutes=12, difficulty=3)
 def in_pieces(answer):
     torch.manual_seed(2)
     whole = 3 * torch.randn(4, 10)

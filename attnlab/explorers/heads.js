@@ -4,7 +4,7 @@
 const HEAD_COLOURS = {
   weights: "weight",
   entropy: "entropy / its maximum",
-  distance: "mean distance in tokens",
+  distance: "attended distance in tokens",
   gold: "gold mass",
 };
 
@@ -131,7 +131,7 @@ function headsPicture(model, host) {
     grid.style.setProperty("--al-dots", colour === "weights" ? dots(links) : "none");
     setText(label, HEAD_COLOURS[colour] ?? "weight");
     scale.show(top, colour === "weights" && view.numbers.some((w) => w < 0));
-    setText(title, "All heads, layer by layer. H: entropy, 0 to 1; d: mean distance in tokens" +
+    setText(title, "All heads, layer by layer. H: entropy, 0 to 1; d: attended distance in tokens" +
       (shown ? "; g: gold mass." : "."));
     const none = colour === "gold" ? "This text has no such gold links." : "";
     setText(best, shown ? mostGold(shown) : none);

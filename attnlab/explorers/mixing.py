@@ -22,7 +22,7 @@ CONTROLS = ("text", "way", "table", "scale", "alpha", "beta", "d_pe", "strength"
             "layer_norm")  # fmt: skip
 WAYS = {
     "add": "add: X + P",
-    "concatenate": "concatenate: [X; P]",
+    "concatenate": "concatenate: [X P]",
     "mix": "mix: αX + βP",
     "layer-wise": "at every layer: H + λP",
 }

@@ -10,15 +10,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from attnlab.explorers._base import Explorer, Picture, bundle, check_names, setting
+from attnlab.plots import ENCODING_LOOKS as LOOKS
 from attnlab.races import ENCODINGS, TRAINED_LEN
 
 LABELS = {"none": "none", "sinusoidal": "sinusoidal", "learned": "learned", "shaw": "Shaw",
           "t5": "T5", "rope": "RoPE", "alibi": "ALiBi", "sandwich": "Sandwich"}  # fmt: skip
-LOOKS = {  # colour, dashes: told apart without colours too
-    "none": ("#808080", (2, 3)), "sinusoidal": ("#d0820b", ()), "learned": ("#d0820b", (7, 4)),
-    "shaw": ("#cc5a9a", (2, 3)), "t5": ("#cc5a9a", ()), "rope": ("#0a8a60", ()),
-    "alibi": ("#2277c4", ()), "sandwich": ("#2277c4", (7, 4)),
-}  # fmt: skip
 SCALINGS = {"plain": "as trained", "linear": "interpolated", "ntk": "NTK-aware", "yarn": "YaRN"}
 CONTROLS = ("task", "show", "scaling", *ENCODINGS)
 

@@ -67,8 +67,8 @@ class FunctionOfPosition(Absolute):
     that oscillates, and a straight line beyond the training length. "fourier" features are sines
     and cosines of pos at d_model / 2 frequencies, all between -1 and 1.
 
-    Source: the course's lecture notes, which leave the features open; Tancik et al. 2020 for
-    Fourier features, Rahaman et al. 2019 for what raw ones cannot do.
+    Source: the formula as one meets it, PE = MLP(features), leaves the features open; Tancik et al.
+    2020 for Fourier features, Rahaman et al. 2019 for what raw ones cannot do.
 
     Raises:
         ValueError: for unknown features, or an odd d_model with "fourier".

@@ -9,9 +9,9 @@ from attnlab.positions.base import Encoding, working_dtype
 
 
 class Concatenated(Encoding):
-    """[X; P]: positions get features of their own, so the model is d_content + d wide.
+    """[X P]: positions get features of their own, so the model is d_content + d wide.
 
-    A projection of the concatenation is [X; P] [W_x; W_p] = X W_x + P W_p: addition is the case
+    A projection of the concatenation is [X P] [W_x; W_p] = X W_x + P W_p: addition is the case
     W_x = W_p.
     """
 
@@ -69,11 +69,11 @@ class LayerWise(Encoding):
 class SinusoidalThenLearned(Encoding):
     """H = Layer(X + PE_sinusoidal) + PE_learned; in a stack, the learned table follows every layer.
 
-    The lecture notes call this hybrid "Sandwich". It is not the published Sandwich (class
-    `Sandwich`), which is a bias on the scores with nothing trained. The sinusoidal part takes any
-    position, but the learned part has max_len rows, and they limit the whole to max_len positions.
+    This hybrid is sometimes called "Sandwich". It is not the published Sandwich (class `Sandwich`),
+    which is a bias on the scores with nothing trained. The sinusoidal part takes any position, but
+    the learned part has max_len rows, and they limit the whole to max_len positions.
 
-    Source: the course's lecture notes, which give none.
+    Source: none is known to us; one meets the formula without a reference.
 
     Raises:
         ValueError: if d_model is odd; from `after_layer`, for a position beyond the learned table.

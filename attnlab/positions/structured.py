@@ -18,15 +18,15 @@ LEVELS_HOW = ("disjoint", "sum", "rotated")
 class Levels(Absolute):
     """A position on several levels, such as (letter in word, word in sentence, sentence in text).
 
-    "disjoint" gives every level d_model / n_levels features of its own: [PE(a); PE(b); PE(c)].
+    "disjoint" gives every level d_model / n_levels features of its own: [PE(a) PE(b) PE(c)].
     "rotated" adds R_l PE(pos_l), with a fixed random rotation R_l for each level. "sum" adds the
-    same PE for all levels, as the lecture notes do: the sum does not know which level a number came
+    same PE for all levels, as one often reads: the sum does not know which level a number came
     from, and (2, 5, 0) and (5, 2, 0) get the same vector.
 
     pos is (..., n, n_levels).
 
-    Source: the course's lecture notes, for the sum; Devlin et al. 2019 (BERT), section 3, for two
-    levels with tables of their own.
+    Source: Devlin et al. 2019 (BERT), section 3, for two levels with tables of their own; none is
+    known to us for the sum.
 
     Raises:
         ValueError: if d_model cannot be shared out in pairs; for an unknown `how`; from `table`,

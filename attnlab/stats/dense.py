@@ -158,8 +158,8 @@ def head_correlation(
 
     NaN for a head without any variation, such as a uniform one.
 
-    Source: the notes' head correlation; that masks and rows must be taken out first is measured in
-    notebook 03.
+    Source: the usual correlation of two heads' weights; that masks and rows must be taken out first
+    is measured in notebook 03.
     """
     seen = _seen(weights, visible)
     floor = 1e-5 * weights.flatten(-2).norm(dim=-1, keepdim=True)  # below, it is rounding

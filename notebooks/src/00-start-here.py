@@ -23,7 +23,7 @@
 # | you will meet | what to do |
 # |---|---|
 # | a **prediction** | choose an answer, then run the cells below it: they measure who is right. Their results stay folded until you run them |
-# | a **claim** | a statement with its measurement. If it did not hold, the notebook would stop there. Some bear the number under which the course's list of checked statements (the *ledger*) has them |
+# | a **claim** | a statement with its measurement. If it did not hold, the notebook would stop there. Those that test a popular or disputed statement bear its number ("claim 11 of the ledger"); the [index of claims](CLAIMS.md) lists all of them |
 # | an **explorer** | move its controls, point at the picture, use the arrow keys |
 # | an **exercise** | replace the line `raise NotImplementedError(...)` or `...`, run the cell, then the check below |
 #
@@ -75,7 +75,8 @@ print(encoder.note)
 # ### Text becomes tokens, tokens become vectors
 #
 # The text is cut into **tokens** from a list of 30,522: words, pieces of words (they begin with
-# `##`) and signs. Two special tokens mark the beginning, `[CLS]`, and the end, `[SEP]`.
+# `##`) and signs. Two special tokens, the **marks**, stand at the beginning, `[CLS]`, and at the
+# end, `[SEP]`.
 
 # %%
 text = "The cat sat on the mat."
@@ -226,7 +227,7 @@ if trained:
     guess.reveal(
         list(shares.values()).index(max(shares.values())),
         "Many heads park their weight on the marks when they have nothing to say. A bright column "
-        "is not yet a sign of importance; notebooks 3 and 4 come back to it.",
+        "is not yet a sign of importance; notebook 3 comes back to it.",
     )
 claim(
     "[CLS] and [SEP] receive more than their part: their share of the weight, divided by the share "
@@ -239,7 +240,7 @@ claim(
 )
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Now you: the Attention Explorer
+# ## Try it: the Attention Explorer
 #
 # All heads of a layer at once, for **your own sentence**. Type one; then
 #
@@ -400,7 +401,7 @@ check("0.3", output_of_a_query)
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The course
 #
-# | notebook | question |
+# | notebook | question or subject |
 # |---|---|
 # | **0** Start here | what does a model look at? |
 # | **1** [One head](01-one-head.ipynb) | what can one head do, and what not? |

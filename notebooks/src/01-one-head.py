@@ -303,7 +303,7 @@ claim(
 # ## Try it: one head under your hand
 #
 # Every word gets a fixed random vector; $W^Q$ and $W^K$ are random too. (You met a trained model in
-# notebook 0.) Move one control at a time:
+# [notebook 0](00-start-here.ipynb).) Move one control at a time:
 #
 # 1. **Temperature** divides the scores before the softmax. Pull it down: each row collapses on its
 #    largest score. Push it up: the rows go towards uniform. Watch the entropy.
@@ -327,7 +327,7 @@ AttentionExplorer(
 
 # %% [markdown]
 # Did you notice that equal words have equal rows and equal columns? Nothing here knows where a word
-# stands. That is the subject of notebook 6.
+# stands. That is the subject of [notebook 6](06-the-order-problem.ipynb).
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The bottleneck: seen, but not told apart
@@ -515,9 +515,9 @@ claim("The single head's read-outs name one and the same word for both roles in 
 # ### Experiment 2: ordinary heads
 #
 # Now real attention, where the weights come from queries and keys, and whole sentences with
-# fillers. Each token is a word vector plus a trained vector for its position (notebook 8). The
-# proof above no longer holds, since an ordinary head may let its weights depend on the *words*. We
-# use 60 words here.
+# fillers. Each token is a word vector plus a trained vector for its position
+# ([notebook 8](08-putting-positions-in.ipynb)). The proof above no longer holds, since an ordinary
+# head may let its weights depend on the *words*. We use 60 words here.
 
 # %%
 task = tasks.Roles(n_words=60)
@@ -637,7 +637,7 @@ claim(
 # did badly in the training it got here, and far better than guessing (one pair in 3,600). Depth is a
 # substitute for heads: Liu et al. 2021 stack single-head layers and match multi-head models. And
 # heads are not told to divide the work: they do it here because the loss rewards it and because they
-# started from different random numbers (notebook 2).
+# started from different random numbers ([notebook 2](02-many-heads.ipynb)).
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A second limit: the rank of the scores
@@ -841,6 +841,7 @@ check("1.4", previous_token)
 # - The keys compete for one unit of weight per query.
 # - $\sqrt{d_k}$ undoes the growth of a sum of $d_k$ independent products; it is right at the start
 #   of training.
+# - Temperature divides the scores: below 1 it sharpens the rows, above 1 it flattens them.
 # - One head sees several words at once, but hands them over through one $W^V$. If its weights depend
 #   on the place alone, it cannot say which word has which role. Two heads of the same total width
 #   can. An ordinary head did badly at it, two did well (experiment 2).
@@ -853,7 +854,8 @@ check("1.4", previous_token)
 # *Why is $\mathrm{softmax}(QK^\top/\sqrt{d_k})V$ not "the attention weights"?* The weights are the
 # softmax alone; times $V$ it is the output. The first claim above compares outputs.
 #
-# *Does a small $d_k$ make sharp attention impossible?* No: see the circle. It limits which *dense*
+# *Does a small $d_k$ make sharp attention impossible?* No: with $d_k = 2$ and keys on a circle each
+# of 64 tokens put over 0.999 of its weight on its target. A small $d_k$ limits which *dense*
 # patterns can be reached.
 #
 # ### Common misconceptions
@@ -867,6 +869,8 @@ check("1.4", previous_token)
 # - Vaswani et al. 2017, *Attention Is All You Need*: section 3.2.1, footnote 4.
 # - Bhojanapalli et al. 2020, *Low-Rank Bottleneck in Multi-head Attention Models*: sections 2 and 3.
 # - Liu, Liu and Han 2021, *Multi-head or Single-head?* (arXiv 2106.09650): depth instead of heads.
-# - Amsel, Yehudai and Bruna 2024, on what low-rank heads cannot do.
+# - Amsel, Yehudai and Bruna 2024, *On the Benefits of Rank in Attention Layers* (arXiv 2407.16153):
+#   what low-rank heads cannot do.
 #
-# **Next:** [notebook 2](02-many-heads.ipynb) puts heads side by side.
+# **Next:** [notebook 2](02-many-heads.ipynb) puts heads side by side. Back to
+# [the start](00-start-here.ipynb).

@@ -44,7 +44,8 @@ torch.manual_seed(0);
 # | eats | 0 | 1 | 0 | 0 |
 # | fish | 0 | 0 | 1 | 0.5 |
 #
-# There are $h = 2$ heads, each with $d_k = d_{model}/2 = 2$. From here on $i$ counts heads, from 0.
+# There are $h = 2$ heads, each with $d_k = d_{model}/2 = 2$. In this notebook $i$ counts heads,
+# from 0. (Where $i$ is needed for queries, as in notebook 1, an index $h$ counts heads.)
 # Head $i$ has its own $W^Q_i$, $W^K_i$, $W^V_i$ of shape $(4, 2)$. Head 0 lets verbs ask for pronouns,
 # head 1 lets verbs ask for nouns.
 
@@ -344,8 +345,9 @@ claim("A large T5 model, 128 heads of 128 on d_model = 1024, has 16 times 4·d_m
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What it costs: operations
 #
-# A product of shapes $(a, b)$ and $(b, c)$ takes $2abc$ operations: $abc$ multiplications and about as
-# many additions. Take $n$ tokens, and $d = d_{model} = h\,d_k$. Then
+# A product of shapes $(a, b)$ and $(b, c)$ takes $2abc$ operations (floating-point operations,
+# **FLOPs**): $abc$ multiplications and about as many additions. Take $n$ tokens, and
+# $d = d_{model} = h\,d_k$. Then
 #
 # - the four projections take $4\cdot 2nd^2 = 8nd^2$;
 # - the scores of all heads take $h\cdot 2n^2d_k = 2n^2d$;
@@ -579,7 +581,7 @@ print("rounding separated the heads" if apart > 1e-3 else "rounding did not sepa
 # at a fixed $d_{model}$: the width that is left for each head, and how different the heads'
 # pictures are although nothing has been trained. Then choose an **encoding**: "rope" and "alibi"
 # act on queries, keys and scores of every head, "sinusoidal" and "learned" on the input. Notebooks
-# 6 to 11 take them one by one.
+# 7 to 11 take them one by one.
 
 # %%
 AttentionExplorer(
@@ -724,8 +726,8 @@ check("2.4", multi_head)
 # sum equals the concatenated form to $10^{-12}$, and no derivative reaches another token.
 #
 # *Are more heads better?* In one published experiment the best number was in the middle: Vaswani et
-# al. (Table 3, row A) report 24.9 BLEU with one head, 25.8 with 8 or 16, 25.4 with 32, at the same
-# cost. These are single runs.
+# al. (Table 3, row A) report 24.9 BLEU (a measure of translations, higher is better) with one head,
+# 25.8 with 8 or 16, 25.4 with 32, at the same cost. These are single runs.
 #
 # ### Common misconceptions
 #
@@ -737,9 +739,10 @@ check("2.4", multi_head)
 # ### Further reading
 #
 # - Vaswani et al. 2017: section 3.2.2, Table 3 (A).
-# - Elhage et al. 2021, *A Mathematical Framework for Transformer Circuits*: heads as independent
-#   additive terms.
-# - Raffel et al. 2020 (T5): a model with $h\,d_k \ne d_{model}$.
+# - Elhage et al. 2021, *A Mathematical Framework for Transformer Circuits*: section *Attention
+#   Heads are Independent and Additive*.
+# - Raffel et al. 2020, *Exploring the Limits of Transfer Learning* (T5): section 3.7, sizes with
+#   $h\,d_k \ne d_{model}$.
 #
 # **Next:** [notebook 3](03-what-heads-learn.ipynb) asks what trained heads learn. Back
 # to [the start](00-start-here.ipynb).

@@ -37,14 +37,14 @@ torch.manual_seed(0);
 # You may also see a "formula": the weight is *high* if two words are a syntactic pair, *low* otherwise.
 # That is a wish, not a formula. How high? In which direction?
 #
-# Let $\alpha^h_{ij}$ be the weight that head $h$ gives key $j$ for query $i$: one number of an array
+# Let $a^h_{ij}$ be the weight that head $h$ gives key $j$ for query $i$: one number of an array
 # (batch, heads, query, key). A **gold link** is a pair (query, key) that a person has marked: from
 # this word one should look at that word. It has a direction: verb → subject is another relation than
 # subject → verb. Two measurements per head:
 #
-# - **mass**: the mean of $\alpha^h_{ij}$ over the gold links $(i, j)$;
+# - **mass**: the mean of $a^h_{ij}$ over the gold links $(i, j)$;
 # - **found**: the share of links where $j$ is the key with the largest weight,
-#   $\arg\max_{j'} \alpha^h_{ij'} = j$.
+#   $\arg\max_{j'} a^h_{ij'} = j$.
 #
 # For a start we take a little language that was made up so that all its links are known.
 
@@ -69,7 +69,7 @@ for relation, rows in texts.links.items():
 # - **previous**: each word → the word before it.
 #
 # A head needs no grammar to score: it may always look the same number of words back. Such a **fixed
-# offset** is the first baseline.
+# offset** (offset = key position − query position, so one word back is −1) is the first baseline.
 
 # %%
 guess = predict(
@@ -276,9 +276,9 @@ claim("The model says which word came before (share right).", [a["previous"] for
 # A job done without an error does not mean that there is a head for it. In the real model at the
 # end, there is one.
 #
-# Another picture from the notes: "head 1 covers distances 1–3, head 2 distances 4–10, head 3 more than
-# 10". The mean distance a query looks back, $\sum_j \alpha_{ij}\,|i - j|$, differs between heads. Is
-# there an order?
+# Another picture that one meets: "head 1 covers distances 1–3, head 2 distances 4–10, head 3 more
+# than 10". The mean distance of the keys that a query looks at, its **attended distance**
+# $\sum_j a_{ij}\,|i - j|$, differs between heads. Is there an order?
 
 # %%
 distance = torch.stack([
@@ -288,13 +288,13 @@ for seed, row in enumerate(distance):
     print(f"seed {seed}: layer 0", row[:4].numpy().round(1), " layer 1", row[4:].numpy().round(1))
 rises = [d.diff() for row in distance for d in row.unflatten(0, (2, 4))]  # (3,) for each layer
 ordered = sum(bool((d > 0).all() or (d < 0).all()) for d in rises)
-claim("Heads of a model reach unlike distances (largest mean distance against the smallest).",
+claim("Heads of a model reach unlike distances (largest attended distance against the smallest).",
       distance.max(dim=1).values / distance.min(dim=1).values, above=1.2, source="this cell", id=101)
 claim("In their order there is no law: layers, of 10, in which distance grows, or falls, with the number.",
       ordered, below=4, source="this cell", id=101)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Look around
+# ## Try it: look around
 #
 # All heads of two of the models and of one with random parameters. Each small map is a head; gold
 # links are marked.
@@ -472,10 +472,10 @@ figure(fig, alt="The same table for a sixth model. Again a head of layer 1 stand
 # ## Entropy: how spread out is a head?
 #
 # A number that needs no gold links. You will find it written
-# $H(\mathrm{head}_i) = -\sum_j \alpha_{ij}\log\alpha_{ij}$. Look at the $i$: on the left it counts
+# $H(\mathrm{head}_i) = -\sum_j a_{ij}\log a_{ij}$. Look at the $i$: on the left it counts
 # heads, on the right queries. With both in place,
 #
-# $$H^h_i = -\sum_j \alpha^h_{ij}\,\log\alpha^h_{ij}\qquad\text{(batch, heads, query)}$$
+# $$H^h_i = -\sum_j a^h_{ij}\,\log a^h_{ij}\qquad\text{(batch, heads, query)}$$
 #
 # and a head's value is the mean over its queries. It is 0 if all weight is on one key, and $\log m$
 # if $m$ keys get equal weights ($\log$ is the natural logarithm, the unit is called nat).
@@ -595,7 +595,7 @@ claim("Entropy hardly tells which heads are needed (rank correlation: all 40 hea
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Weights and what comes of them
 #
-# The output is $\sum_j \alpha_{ij} v_j$, so a large weight on a small value $v_j$ does little. Does
+# The output is $\sum_j a_{ij} v_j$, so a large weight on a small value $v_j$ does little. Does
 # the output at least tell what the weights were? Take 64 keys with values of $d_v = 8$ numbers.
 
 # %%
@@ -920,9 +920,10 @@ claim("The pronoun head is also the best for verb → subject: a head's name is 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Where the weight goes: sinks
 #
-# A query that finds nothing must still spend a weight of 1. In this model, much of it goes to [CLS]
-# and [SEP]. A key that draws much weight regardless of the query is called a **sink**. Recall that
-# what counts is weight times value: $\lVert \alpha_{ij}\, v_j W^O\rVert$ says how much arrives.
+# A query that finds nothing must still spend a weight of 1. In this model, much of it goes to the
+# two marks, [CLS] and [SEP]. A key that draws much weight regardless of the query is called a
+# **sink**. Recall that what counts is weight times value: $\lVert a_{ij}\, v_j W^O_h\rVert$, with
+# the head's own rows $W^O_h$ ([notebook 2](02-many-heads.ipynb)), says how much arrives.
 
 # %%
 sink_weight = torch.zeros(6, 12)  # weight on [CLS] and [SEP], mean over words
@@ -992,7 +993,7 @@ claim("Heads that are positional by the 90 % rule (offset −1).", int((previous
       source="this cell; Voita et al. 2019, section 5.1", id=27, skip=no_real)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# ### Its heads, on your own text
+# ### Try it: its heads, on your own text
 #
 # 1. Find the positional head: **colour by** "entropy", and look for the one that is 0. (It is in layer
 #    0.) What does its map look like?
@@ -1134,17 +1135,22 @@ check("3.4", causal_correlation)
 #
 # ### Questions
 #
-# *How do different attention heads specialize, and how can we measure this specialization?* (Review
-# question 1 of the course.) They come to differ in training: in all five models some head of layer 1
-# has most of its weight on the repeat links, where no head with random parameters has a fifth. We
-# measure it by mass and found on gold links, above the baselines of the table. Specialisation is
+# *What types of linguistic and structural patterns do different attention heads capture?* (Review
+# question 1 of the course.) In our small models: verb → subject (mass 0.77 to 0.99) and the
+# repeated name (0.89 to 0.98), each in some heads of layer 1; pronouns and the word before in parts
+# of several. In the real model: determiner → noun (found 1.00), pronoun → antecedent (0.84), the
+# word before (one head of 72), and the two marks (more than half of the weight in 39 of 72 heads);
+# verb → subject hardly above a rule. The patterns come from training: no head with random
+# parameters has a fifth of its weight on any relation. We measure them by mass and found on gold
+# links, above the baselines of the table. Specialisation is
 # partial (no head for the word before by the 90 % rule, no clean pronoun head in the small models) and
 # redundant (one head silenced changed little).
 #
 # *What can attention patterns tell us about model behaviour and learned representations?* (Review
-# question 13.) Where a head looks, and so what it could have used: hypotheses. They do not tell how
-# much arrives (sinks: large weight, small share), nor whether it is needed (silencing), nor is a
-# pattern the only one with this output (9 keys in place of 64). Patterns suggest, interventions decide.
+# question 13 of the course, begun in [notebook 0](00-start-here.ipynb).) Where a head looks, and so
+# what it could have used: hypotheses. They do not tell how much arrives (sinks: large weight, small
+# share), nor whether it is needed (silencing), nor is a pattern the only one with this output (9
+# keys in place of 64). Patterns suggest, interventions decide.
 #
 # ### Common misconceptions
 #
@@ -1159,10 +1165,12 @@ check("3.4", causal_correlation)
 # - Clark et al. 2019, *What Does BERT Look At?*: sections 3.2 (separators), 4.2 with Table 1
 #   (relations), 4.3 (coreference).
 # - Voita et al. 2019, *Analyzing Multi-Head Self-Attention*: section 5 (positional, syntactic, rare words).
-# - Olsson et al. 2022, *In-context Learning and Induction Heads*.
+# - Olsson et al. 2022, *In-context Learning and Induction Heads*: *Key Concepts*, on induction
+#   heads.
 # - Kobayashi et al. 2020, *Attention is Not Only a Weight*: section 3. Xiao et al. 2024, *Efficient
 #   Streaming Language Models with Attention Sinks*: section 3.
-# - Jain and Wallace 2019, *Attention is not Explanation*; Wiegreffe and Pinter 2019, *Attention is not
-#   not Explanation*; Brunner et al. 2020, *On Identifiability in Transformers*.
+# - Jain and Wallace 2019, *Attention is not Explanation*: section 4.2; Wiegreffe and Pinter 2019,
+#   *Attention is not not Explanation*; Brunner et al. 2020, *On Identifiability in Transformers*.
 #
 # **Next:** [notebook 4](04-which-heads-matter.ipynb) asks which heads matter, and what can be pruned.
+# Back to [the start](00-start-here.ipynb).

@@ -5,9 +5,9 @@
 #
 # When you have worked through this notebook you can
 #
-# - turn a head down with a gate, and write the importance of a head as a mean of $|dL/d\xi|$;
+# - turn a head down with a gate, write the importance of a head as a mean of $|dL/d\xi|$, and say
+#   why the absolute value stands inside the mean;
 # - test a score with a rescaling that leaves the model's function as it is;
-# - say where the absolute value belongs, and why;
 # - compare scores with what happens when a head really goes, and with chance;
 # - prune a head so that its parameters are gone, and count what that saves;
 # - say what one-at-a-time scores cannot see.
@@ -40,12 +40,14 @@ torch.set_num_threads(1);  # small arrays: a second thread would only wait
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A model with eight heads
 #
-# The task of notebook 1, with four words to report. A sentence has ten words: a verb, the two words before
-# it and the two after it, which say who did what, and random fillers. All four role words come from the
-# same 20, so only the place tells them apart. The model reads out all four at the verb.
+# The task of [notebook 1](01-one-head.ipynb), with four words to report. A sentence has ten words:
+# a verb, the two words before it and the two after it, which say who did what, and random fillers.
+# All four role words come from the same 20, so only the place tells them apart. The model reads out
+# all four at the verb.
 #
-# It has one layer: $h = 8$ heads, $d_{model} = 64$, so $d_k = 8$, and a feed-forward part. Positions are
-# a learned table. We train five models that differ only in the seed of their random numbers.
+# It has one layer: 8 heads, $d_{model} = 64$, so $d_k = 8$, and a feed-forward part (the small
+# network of notebook 0 that works on each token by itself). Positions are a learned table. We train
+# five models that differ only in the seed of their random numbers.
 
 # %%
 task = tasks.Roles(n_words=20, offsets=(-2, -1, 1, 2))
@@ -98,7 +100,8 @@ claim("All five models solve the task (share of role words that are right; guess
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Turn a head off
 #
-# The output of the heads is a sum (notebook 2). Put a number $\xi_h$, a **gate**, before each term:
+# The output of the heads is a sum (notebook 2; from here on $h$ counts heads). Put a number
+# $\xi_h$, a **gate**, before each term:
 #
 # $$\mathrm{out} = \sum_{h} \xi_h\; \mathrm{head}_h W^O_h, \qquad \mathrm{head}_h\ (n, d_k),\quad
 # W^O_h\ (d_k, d_{model})$$
@@ -626,6 +629,10 @@ claim("They stay ahead of the least important four in every model (difference)."
       [a - b for a, b in zip(ended["gate"], ended["reverse"], strict=True)], above=0.05,
       source="this notebook, 5 seeds", id=34)
 
+# %% [markdown]
+# (Chance was the mean of all 70 choices, 0.60. Here one choice is drawn for each model, and these
+# five happen to be better than the mean.)
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Important is not the same as irreplaceable
 #
@@ -715,9 +722,9 @@ claim("Scores measured anew keep more accuracy than those measured once (differe
 # ## Two layers
 #
 # That was one layer and one task. The models of [notebook 3](03-what-heads-learn.ipynb) have two layers of
-# four heads, no feed-forward part, and three relations to find in little texts. (Five models, shipped
-# trained.) Prune them the same way, with all eight heads in one order. Chance is again the mean of all 70
-# choices of four heads.
+# four heads, no feed-forward part, and little texts with questions of three kinds (subject,
+# pronoun, repeated name). (Five models, shipped trained.) Prune them the same way, with all eight
+# heads in one order. Chance is again the mean of all 70 choices of four heads.
 
 # %%
 guess = predict(
@@ -810,15 +817,9 @@ claim("Divided by the norm of its layer's scores, as Michel et al. do, or measur
 # random choices**, over several seeds.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Explore
+# ## Try it: prune by hand
 #
 # All five one-layer models, all orders, every choice of heads: measured above, so each step is instant.
-
-# %%
-PruningExplorer(tables)
-
-# %% [markdown]
-# **Try this**
 #
 # 1. Drag *heads kept* from 8 to 0. Where does accuracy begin to fall in earnest? Is it at four heads, one
 #    for each word?
@@ -827,6 +828,9 @@ PruningExplorer(tables)
 # 4. Look at the dashed lines: how far is gate importance from the best of all choices?
 # 5. Click heads out and in yourself. Can you find three heads that beat the three most important ones?
 # 6. With four heads kept, compare the values before and after fine-tuning in the table.
+
+# %%
+PruningExplorer(tables)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What others found
@@ -848,8 +852,8 @@ PruningExplorer(tables)
 #
 # ### Exercise 4.1: what is left &nbsp; (●○○, 5 minutes)
 #
-# A layer with `n_heads` heads, $d_k = d_{model}/h$, no biases. `removed` of its heads are pruned. How many
-# parameters has it left?
+# A layer with `n_heads` heads, $d_k = d_{model}/n_{heads}$, no biases. `removed` of its heads are
+# pruned. How many parameters has it left?
 
 # %% tags=["exercise"]
 def parameters_left(d_model, n_heads, removed):
@@ -947,8 +951,8 @@ check("4.4", upside_down)
 # ### Exercise 4.5: prune by hand &nbsp; (●●●, 15 minutes)
 #
 # The four matrices of a layer, in the convention of notebook 2: $W^Q$, $W^K$, $W^V$ are
-# $(d_{model}, h\,d_k)$, heads side by side; $W^O$ is $(h\,d_k, d_{model})$. Return the four matrices of the
-# layer that has only the heads in `keep`, in this order.
+# $(d_{model}, n_{heads}\,d_k)$, heads side by side; $W^O$ is $(n_{heads}\,d_k, d_{model})$. Return
+# the four matrices of the layer that has only the heads in `keep`, in this order.
 
 # %% tags=["exercise"]
 def prune_matrices(w_q, w_k, w_v, w_o, n_heads, keep):
@@ -984,13 +988,14 @@ check("4.5", prune_matrices)
 #
 # ### Questions
 #
-# *How can redundant heads be found and removed without hurting the model?* (Review question 14 of the
-# course.) Score heads by the gate's slope, the absolute value inside the mean; compare with ablation and
-# with chance, over several seeds; cut the lowest ones out of the four matrices, a few at a time; fine-tune.
-# In our one-layer models this kept clearly more accuracy than chance with half of the heads gone, but less
-# than the whole model had; fine-tuning made up much of the rest. In our two-layer models it took scores
-# divided by their layer's norm, or measured anew, to beat chance on average. And the scores find heads that
-# are unimportant, not heads that are redundant: copies share the importance of what they do.
+# *How can redundant attention heads be identified and removed without hurting performance?* (Review
+# question 14 of the course.) Score heads by the gate's slope, the absolute value inside the mean;
+# compare with ablation and with chance, over several seeds; cut the lowest ones out of the four
+# matrices, a few at a time; fine-tune. In our one-layer models this kept clearly more accuracy than
+# chance with half of the heads gone, but less than the whole model had; fine-tuning made up much of
+# the rest. In our two-layer models it took scores divided by their layer's norm, or measured anew,
+# to beat chance on average. And the scores find heads that are unimportant, not heads that are
+# redundant: copies share the importance of what they do.
 #
 # ### Common misconceptions
 #

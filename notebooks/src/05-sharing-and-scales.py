@@ -103,9 +103,8 @@ del keys, one_layer
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Sharing: grouped heads
 #
-# Keep all $h$ query heads, but give them only $g$ key/value heads. The notes call this "grouped
-# multi-head attention"; its usual name is **grouped-query attention**, GQA. With $i$ counting query
-# heads,
+# Keep all $h$ query heads, but give them only $g$ key/value heads. You may read "grouped multi-head
+# attention"; the usual name is **grouped-query attention**, GQA. With $i$ counting query heads,
 #
 # $$\mathrm{head}_i = \mathrm{Attention}\big(XW^Q_i,\; XW^K_{G(i)},\; XW^V_{G(i)}\big),\qquad
 # G(i) \in \{0, \ldots, g-1\}$$
@@ -173,7 +172,7 @@ claim("With the query heads reordered, one convention gives the other's numbers.
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What sharing saves
 #
-# The notes list: fewer parameters, fewer computations, faster inference.
+# Three gains are usually named: fewer parameters, fewer computations, faster inference.
 
 # %%
 guess = predict(
@@ -299,14 +298,15 @@ claim("Prefill is not: attention over a prompt takes more than 0.7 of the time."
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Does one key/value head suffice?
 #
-# The notes say that multi-query attention has "maintained expressivity: multiple query perspectives".
-# Perspectives, yes: each query head still makes its own weights. But look at what one source token
-# can send. With the weights fixed, token $j$ with vector $x_j$ reaches an output through
+# You may read that multi-query attention has "maintained expressivity: multiple query
+# perspectives". Perspectives, yes: each query head still makes its own weights. But look at what
+# one source token can send. With the weights fixed, token $j$ with vector $x_j$ reaches an output
+# through
 #
 # $$x_j \cdot M,\qquad M = \sum_i a_i\, W^V_{G(i)} W^O_i \qquad (d_{model}, d_{model})$$
 #
-# where $a_i$ is the weight that head $i$ puts on it. The **rank** of $M$ says how many independent
-# features of the token get through.
+# where $a_i$ is the weight that query head $i$ puts on it (one query, one key, so no other index).
+# The **rank** of $M$ says how many independent features of the token get through.
 
 # %%
 guess = predict(
@@ -526,15 +526,15 @@ claim("The one with a single key/value head is not.",
 # ## Scales: windows
 #
 # The second way to spend less: not every head needs to see everything. A **local** head with
-# half-width $w$ sees the keys with $|i - j| \le w$. The notes write
+# half-width $w$ sees the keys with $|i - j| \le w$. You may find
 # $\mathrm{Attention}(Q_i, K_{i,\text{window}}, V_{i,\text{window}})$; read it so that the window
 # *moves with the query*, and $i$ there counts heads. A **global** head sees all. A **dilated** head
 # sees every $s$-th key within its width. Heads of one layer may differ.
 #
-# The notes also name **hierarchical** heads, "multi-resolution attention", and give no formula.
-# `attnlab` takes this one: head $i$ reaches $2^i w$ tokens in steps of $2^i$. All heads do equal work;
-# near tokens are seen one by one and far ones thinned out. Head 0 is the local head. In the maps
-# bright pairs are visible.
+# **Hierarchical** heads, "multi-resolution attention", are often named without a formula. `attnlab`
+# takes this one: head number $r$, from 0, reaches $2^r w$ tokens in steps of $2^r$. All heads do
+# equal work; near tokens are seen one by one and far ones thinned out. Head 0 is the local head. In
+# the maps bright pairs are visible.
 
 # %%
 n = 33
@@ -734,7 +734,7 @@ claim("The rolling cache holds w tokens however long the text (bytes at the end 
       source="Jiang et al. 2023, section 2; counted", id=41)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Try it
+# ## Try it: sharing and windows
 #
 # 1. Move **KV heads** (key/value heads) through 1, 2, 4, 8. Lines: who reads whom. Table: which
 #    numbers move, which do not?
@@ -897,7 +897,7 @@ check("5.5", pool)
 # They pay with rank: $g\,d_k$ instead of $h\,d_k$. In a small layer multi-query was slower to learn
 # in every one of five seeds, and more steps made up for it; in a larger one no loss showed. A trained
 # model can be converted, not for free: here pooling alone broke it, and training on mended it faster
-# than starting anew. (Costs on real devices: notebook 14, being written.)
+# than starting anew. (Costs on real devices: [notebook 14](14-what-attention-costs.ipynb).)
 #
 # *Which models use which?* Shazeer proposed multi-query attention in 2019; Ainslie et al. proposed
 # grouped-query attention in 2023 as the middle way; Mistral 7B joins grouped heads and windows.

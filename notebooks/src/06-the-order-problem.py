@@ -10,7 +10,8 @@
 # - say what a causal mask alone tells a model about order, and why;
 # - name the places where order can enter a model, and judge a list of "requirements".
 #
-# *You need:* notebooks 1 and 2. *To study:* 70 minutes. *To lecture:* 40 minutes.
+# *You need:* [notebook 1](01-one-head.ipynb) and [notebook 2](02-many-heads.ipynb).
+# *To study:* 70 minutes. *To lecture:* 40 minutes.
 
 # %% tags=["setup"] slideshow={"slide_type": "skip"}
 import itertools
@@ -329,8 +330,9 @@ claim("Different words have different outputs: 'cat' and 'mouse' (distance).",
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### The same in the real model
 #
-# The model of notebook 0 has a learned vector for each position. `positions.Encoding()` is the
-# encoding that does nothing; we put it in, look, and put the learned one back.
+# The model of [notebook 0](00-start-here.ipynb) has a learned vector for each position.
+# `positions.Encoding()` is the encoding that does nothing; we put it in, look, and put the learned
+# one back.
 
 # %%
 encoder = load_encoder()
@@ -560,9 +562,10 @@ claim("Its input does not, nor does the same layer without a mask (R², 5 seeds 
 # has one layer of attention, and names the noun from the mean over the outputs.
 #
 # We train it without an encoding and with four. *Sinusoidal* and *learned* add a vector for the
-# position to each token (notebooks 7 and 8). *RoPE* rotates queries and keys by their position
-# (notebook 11). *T5* adds to each score a trained number that depends on how far, and on which
-# side, the key stands from the query (notebook 10).
+# position to each token ([notebook 7](07-sinusoidal.ipynb),
+# [notebook 8](08-putting-positions-in.ipynb)). *RoPE* rotates queries and keys by their position
+# ([notebook 11](11-rope.ipynb)). *T5* adds to each score a trained number that depends on how far,
+# and on which side, the key stands from the query ([notebook 10](10-relative-positions.ipynb)).
 
 # %%
 task = tasks.WhoChasedWhom()
@@ -996,10 +999,11 @@ check("6.5", count_with_a_mask)
 #
 # ### Questions
 #
-# *How sensitive are tasks to positions?* (Review question 15, begun here, continued in notebook 8.)
-# Naming one of the two nouns needs none: it was done without an encoding. "Who did it?" needs
-# something that breaks the symmetry, and all four encodings did. "cats chase mice" needs more than
-# distances, if the mean is read.
+# *How sensitive are different tasks to the choice of positional encoding scheme?* (Review question
+# 15 of the course, begun here, continued in [notebook 8](08-putting-positions-in.ipynb).) Naming
+# one of the two nouns needs none: it was done without an encoding. "Who did it?" needs something
+# that breaks the symmetry, and all four encodings did. "cats chase mice" needs more than distances,
+# if the mean is read.
 #
 # *Why does it matter whether one says invariant or equivariant?* An invariant layer would forget which
 # output belongs to which word. Attention does not: it only forgets where the word stood.
@@ -1026,4 +1030,4 @@ check("6.5", count_with_a_mask)
 #   Information*: the probing experiments and the conjecture about predecessors.
 # - Kazemnejad et al. 2023, *The Impact of Positional Encoding on Length Generalization*: Theorem 1.
 #
-# **Next:** [notebook 7](07-sinusoidal.ipynb): waves.
+# **Next:** [notebook 7](07-sinusoidal.ipynb): waves. Back to [the start](00-start-here.ipynb).

@@ -50,8 +50,8 @@ torch.manual_seed(0);
 #   $0$ to $d - 1$.
 # - $\omega_i$ is the *frequency* of the pair, in radians per position: a power of the *base*
 #   10000. Pair 0 is the fastest, $\omega_0 = 1$.
-# - The codes of $L$ positions are the rows of a table of shape $(L, d)$. With the token vectors as
-#   the rows of $X$, also $(L, d)$, the input of the model is $X$ + table. (Vaswani et al. 2017,
+# - The codes of $n$ positions are the rows of a table of shape $(n, d)$. With the token vectors as
+#   the rows of $X$, also $(n, d)$, the input of the model is $X$ + table. (Vaswani et al. 2017,
 #   section 3.4, first multiply $X$ by $\sqrt d$.)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
@@ -96,7 +96,8 @@ print("word + code of position 0:          ", (word + codes[0]).numpy().round(2)
 print("word times √d + code of position 0: ", (word * 2 + codes[0]).numpy().round(2))
 
 # %% [markdown]
-# The toy vector would do for a *learned* code, which may hold any numbers (notebook 8).
+# The toy vector would do for a *learned* code, which may hold any numbers
+# ([notebook 8](08-putting-positions-in.ipynb)).
 #
 # ### The same formula three times
 #
@@ -639,8 +640,8 @@ WavesExplorer(64, length=128, position=20, offset=5, pair=4)
 # $$s_{ij} \propto (PE_i W^Q)\cdot(PE_j W^K) = PE_i\,W\,PE_j^\top,\qquad
 # W = W^Q (W^K)^\top \quad (d, d)$$
 #
-# With $W = 1$, the identity, this is $g(j - i)$, and every query finds itself. In a new model $W$ is
-# random.
+# With $W = I$, the identity, this is $g(j - i)$, and every query finds itself. In a new model $W$
+# is random.
 
 # %%
 guess = predict(
@@ -681,7 +682,7 @@ for _ in range(20):
 mean, one_matrix = sum(near(s) for s in random_scores) / 20, sum(shared) / 20
 by_lot = ((offset - n + 1).abs() <= 3).double().mean().item()
 print(f"random W_Q and W_K: {mean:.1%} of the queries (mean of 20 draws); by lot {by_lot:.1%}; "
-      f"W = 1: {near(table @ table.T):.0%}")
+      f"W = I: {near(table @ table.T):.0%}")
 
 # %%
 guess.reveal(
@@ -696,7 +697,7 @@ guess.reveal(
 #
 # The score depends on $j - i$ alone if moving both positions changes nothing: $PE_{i+k}\,W\,PE_{j+k}^\top
 # = PE_i\,W\,PE_j^\top$. With codes as rows the shift property reads $PE_{i+k} = PE_i M_k^\top$, so that
-# holds when $M_k^\top W M_k = W$. Since $M_k M_k^\top = 1$, this is $W M_k = M_k W$: $W$ *commutes*
+# holds when $M_k^\top W M_k = W$. Since $M_k M_k^\top = I$, this is $W M_k = M_k W$: $W$ *commutes*
 # with the rotations. Blocks of the form
 #
 # $$a_r\begin{pmatrix}1&0\\0&1\end{pmatrix} + b_r J,\qquad J = \begin{pmatrix}0&1\\-1&0\end{pmatrix}$$
@@ -706,7 +707,7 @@ guess.reveal(
 
 # %%
 def block_matrix(a, b):
-    """(d, d) with the blocks a_r·1 + b_r·J on its diagonal; a and b are (d/2,)."""
+    """(d, d) with the blocks a_r·I + b_r·J on its diagonal; a and b are (d/2,)."""
     first = torch.arange(0, 2 * len(a), 2)
     w = torch.zeros(2 * len(a), 2 * len(a), dtype=a.dtype)
     w = w.index_put((first, first), a).index_put((first + 1, first + 1), a)
@@ -715,7 +716,7 @@ def block_matrix(a, b):
 
 a, b = torch.randn(2, d // 2, generator=generator, dtype=torch.float64)
 scores = {
-    "W = 1": table @ table.T,
+    "W = I": table @ table.T,
     "blocks a + bJ, random a, b": table @ block_matrix(a, b) @ table.T,
     "random W": random_scores[0],
 }
@@ -736,8 +737,8 @@ figure(
     "with blocks the pattern consists of diagonal stripes; with a random matrix it is a patchwork "
     "without diagonals.",
 )
-claim("With W = 1 and with blocks a + bJ the score is a function of the offset (share of variance).",
-      [shares["W = 1"], shares["blocks a + bJ, random a, b"]], above=0.999, source="this cell", id=55)
+claim("With W = I and with blocks a + bJ the score is a function of the offset (share of variance).",
+      [shares["W = I"], shares["blocks a + bJ, random a, b"]], above=0.999, source="this cell", id=55)
 claim("With a random W it is not (share of variance, mean of 20 draws).",
       sum(share_of_offset(s) for s in random_scores) / 20, below=0.35, source="this cell", id=55)
 claim("With random W_Q and W_K the best key is near hardly more often than by lot (share of queries, "
@@ -752,7 +753,8 @@ claim("Absolute positions stay readable all the same: no two codes agree (smalle
 #
 # So the encoding holds both kinds of knowledge: the absolute position, since codes are unique, and
 # the relative one, since a fixed matrix moves them. Whether a head uses the second depends on its
-# parameters. Notebooks 10 and 11 show encodings that leave it no choice.
+# parameters. [Notebook 10](10-relative-positions.ipynb) and [notebook 11](11-rope.ipynb) show
+# encodings that leave it no choice.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Beyond the length of training
@@ -1094,14 +1096,14 @@ check("7.5", look_back)
 # | shift | $PE_{p+k} = M_k PE_p$, $M_aM_b = M_{a+b}$ | exact to rounding |
 # | dot product | $g(k) = \sum_i \cos k\omega_i$ | falls like $-\ln k$, not like $-k^2$ ($k = 1 \dots 100$) |
 # | distance | $D(k) = \sqrt{d - 2g(k)}$ | nearly half of the steps go down |
-# | score | $PE_i W PE_j^\top$ | a function of $j - i$ if $W$ commutes with the rotations |
+# | score of positions $i$, $j$ | $PE_i W PE_j^\top$ | a function of $j - i$ if $W$ commutes with the rotations |
 #
 # ### Questions
 #
-# *Does a sinusoidal encoding let a model work beyond its training length?* (A part of review
-# question 5 of the course.) The codes go on unchanged. A head with free parameters, trained on 64
-# positions, missed many keys beyond 128; a head made of blocks missed none. Whole models are measured
-# in [notebook 12](12-beyond-training-length.ipynb).
+# *Does a sinusoidal encoding let a model work beyond its training length?* (Review question 5 of
+# the course, a part of it; the rest is in [notebook 12](12-beyond-training-length.ipynb).) The
+# codes go on unchanged. A head with free parameters, trained on 64 positions, missed many keys
+# beyond 128; a head made of blocks missed none. Whole models are measured in notebook 12.
 #
 # *Why a sine and a cosine, and not $d$ sines?* The addition theorem needs both: with sines alone
 # position 0 would have the code 0, and no matrix moves that. One value of a sine also leaves two
@@ -1123,10 +1125,13 @@ check("7.5", look_back)
 # ### Further reading
 #
 # - Vaswani et al. 2017: section 3.5 (definition, wavelengths, the shift property), Table 3 (E).
-# - Yan et al. 2019 (TENER): what random projections do to the distance in the codes.
+# - Yan et al. 2019, *TENER: Adapting Transformer Encoder for Named Entity Recognition*: what random
+#   projections do to the distance in the codes.
 # - Wang et al. 2021, *On Position Embeddings in BERT*: monotone, translation-invariant, symmetric:
 #   which encodings have which property.
-# - Chi et al. 2023: the logarithmic shape, and Sandwich, the encoding made from it (notebook 10).
+# - Chi et al. 2023, *Dissecting Transformer Length Extrapolation via the Lens of Receptive Field
+#   Analysis*: the logarithmic shape, and Sandwich, the encoding made from it
+#   ([notebook 10](10-relative-positions.ipynb)).
 #
 # **Next:** [notebook 8](08-putting-positions-in.ipynb) asks how a code is brought in: added,
 # concatenated, scaled, at every layer. Back to [the start](00-start-here.ipynb).

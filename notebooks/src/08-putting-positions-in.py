@@ -146,22 +146,23 @@ claim("And 0.63 % of GPT-2.", gpt2_share, expect=0.0063, atol=0.00005,
 
 # %% [markdown]
 # "More parameters" is true and hardly matters. "More flexible" and "may overfit" are said as often;
-# Vaswani et al. (Table 3, row E) trained both and report 25.7 BLEU (a measure of translations) with a
+# Vaswani et al. (Table 3, row E) trained both and report 25.7 BLEU with a
 # learned table, 25.8 with the sinusoidal one. Our own comparison is at the end of this notebook.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Add or concatenate
 #
 # $X$ holds the word vectors of a sentence, shape $(n, d)$; $P$ the vectors of its $n$ positions, shape
-# $(n, d_{pe})$. Two ways to bring them together:
+# $(n, d_{pe})$. Their rows are $x_i$ and $p_i$ (notebook 7 wrote $PE_i$ for $p_i$). Two ways to
+# bring them together:
 #
 # - **add**, if $d_{pe} = d$: $\;X + P$, shape $(n, d)$;
-# - **concatenate**: $\;[X; P]$, side by side, shape $(n, d + d_{pe})$.
+# - **concatenate**: $\;[X\ \ P]$, side by side, shape $(n, d + d_{pe})$.
 #
 # The first thing a layer does is to multiply by a matrix $W$. For the concatenation $W$ has
 # $d + d_{pe}$ rows: the first $d$, call them $W_x$, meet the words, the others, $W_p$, the positions:
 #
-# $$[X; P]\begin{bmatrix}W_x\\W_p\end{bmatrix} = X W_x + P W_p
+# $$[X\ \ P]\begin{bmatrix}W_x\\W_p\end{bmatrix} = X W_x + P W_p
 # \qquad\text{against}\qquad (X + P)\,W = XW + PW$$
 
 # %%
@@ -171,7 +172,7 @@ words = torch.randn(n, d, generator=generator, dtype=torch.float64)  # (20 token
 places = positions.Sinusoidal(d).table(torch.arange(n), torch.float64)  # (20 tokens, 16)
 w_x, w_p = torch.randn(2, d, d_k, generator=generator, dtype=torch.float64)  # (16, 8) each
 joined = torch.cat([words, places], dim=-1) @ torch.cat([w_x, w_p])  # (20, 32) times (32, 8)
-claim("Projecting [X; P] is projecting both and adding (largest difference).",
+claim("Projecting [X P] is projecting both and adding (largest difference).",
       (joined - (words @ w_x + places @ w_p)).abs().max(), below=1e-12, source="block matrices",
       id=79)
 tied = torch.cat([words, places], dim=-1) @ torch.cat([w_x, w_x])
@@ -199,8 +200,8 @@ guess
 
 # %%
 w_q, w_k = torch.randn(2, 2 * d, d_k, generator=generator, dtype=torch.float64)  # (32, 8) each
-content = torch.cat([words, torch.zeros_like(places)], dim=-1)  # [X; 0]
-position = torch.cat([torch.zeros_like(words), places], dim=-1)  # [0; P]
+content = torch.cat([words, torch.zeros_like(places)], dim=-1)  # [X 0]
+position = torch.cat([torch.zeros_like(words), places], dim=-1)  # [0 P]
 terms = decompose.four_terms(content @ w_q, position @ w_q, content @ w_k, position @ w_k)
 scores = (content + position) @ w_q @ ((content + position) @ w_k).T / math.sqrt(d_k)
 spread = terms.std(dim=(-2, -1)) / scores.std()  # (4 terms)
@@ -305,10 +306,10 @@ claim("From the sum of a word and a sinusoidal row both can be recovered, even a
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # We searched all pairs. A layer cannot do that; its first step is linear. So ask what a simple **linear
-# filter** finds: for each row $p$ of the table one number, $s\cdot p - |p|^2/2$ for the sum $s$. The
-# row with the largest number is the row nearest to $s$; the word inside $s$ is noise to it. The same
-# can be done for words. And since the fresh word vectors of real models are small, we try two sizes:
-# standard deviation 1, and 0.02, which is how BERT and GPT-2 begin.
+# filter** finds: for each row $p_i$ of the table one number, $s\cdot p_i - |p_i|^2/2$ for the sum
+# $s$. The row with the largest number is the row nearest to $s$; the word inside $s$ is noise to
+# it. The same can be done for words. And since the fresh word vectors of real models are small, we
+# try two sizes: standard deviation 1, and 0.02, which is how BERT and GPT-2 begin.
 
 # %%
 def filter_accuracy(d, std, seed=0):
@@ -937,7 +938,7 @@ check("8.2", lookup)
 # %% [markdown]
 # ### Exercise 8.3: concatenate without concatenating &nbsp; (●●○, 8 minutes)
 #
-# Return $[X; P]\,W$ without building $[X; P]$: the table may have another width than the words.
+# Return $[X\ \ P]\,W$ without building $[X\ \ P]$: the table may have another width than the words.
 
 # %% tags=["exercise"]
 def project(x, p, w):
@@ -990,19 +991,21 @@ check("8.4", decode)
 # |---|---|---|---|
 # | learned table | $PE_{pos} = E[pos]$ | $L\,d$ parameters, 0.36 % of BERT-base | only rows that occur are trained; can be stretched |
 # | add | $X + P$ | nothing | both can be recovered; the scale decides what is easy to find |
-# | concatenate | $[X; P]$ | 4 times the attention parameters at $d_{pe} = d$, 1.27 times at $d/8$ | $XW_x + PW_p$; the mixed products stay |
+# | concatenate | $[X\ \ P]$ | 4 times the attention parameters at $d_{pe} = d$, 1.27 times at $d/8$ | $XW_x + PW_p$; the mixed products stay |
 # | mix | $\alpha X + \beta P$ | 2 parameters | before LayerNorm only $\alpha/\beta$ counts |
 # | every layer | $H_{l-1} + \lambda_l P$ | one parameter a layer | a computed table gets no gradient; added once, positions fade but stay readable |
 #
 # ### Questions
 #
 # *What are the trade-offs between sinusoidal, learned and rotary encodings?* (Review question 4 of the
-# course; begun here, completed by notebooks 10 and 11.) Sinusoidal against learned: no parameters
+# course, begun here, completed by [notebook 10](10-relative-positions.ipynb) and
+# [notebook 11](11-rope.ipynb).) Sinusoidal against learned: no parameters
 # against $L\,d$, under 1 % of a real model; a code for every position against $L$ rows, of which only
 # those seen in training mean something. After 250 steps both were equally right on our task. What
 # differs from the start: random rows differ in everything, neighbouring sinusoidal rows are much alike.
 #
-# *How sensitive are tasks to the choice of the encoding?* (Review question 15.) On our task: without
+# *How sensitive are different tasks to the choice of positional encoding scheme?* (Review question
+# 15 of the course, begun in [notebook 6](06-the-order-problem.ipynb).) On our task: without
 # positions about one sentence in three was right; with positions all five ways solved it. The scale of
 # the word vectors made the larger difference within 250 steps. Wang et al. (2021) find for
 # BERT that it depends on the task: learned absolute positions did better in classification, relative

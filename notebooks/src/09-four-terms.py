@@ -40,7 +40,8 @@ torch.manual_seed(0);
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The score as a formula
 #
-# Token $i$ has a word vector $x_i$ and a place with the vector $p_i$, rows of $d$ numbers each. A layer
+# Token $i$ has a word vector $x_i$ (the *content*) and a place with the vector $p_i$ (the
+# *position*), rows of $d$ numbers each. A layer
 # reads $x_i + p_i$. One often finds its score written as
 #
 # $$(x_i + p_i)^\top\, W^Q W^K\,(x_j + p_j)$$
@@ -416,7 +417,7 @@ claim("The rest must not be hidden: in head 9 it is nearly everything (share).",
 # description. Whether a term *matters* is seen when it is switched off.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# ### Switch terms off
+# ### Try it: switch terms off
 #
 # Left, the weights that the chosen terms make; right, the terms and their shares. A click on a small
 # map switches its term too.
@@ -593,8 +594,9 @@ claim("All models have learned their task (share right, all terms).", list(whole
 # %% [markdown]
 # So all four questions can be asked by one layer, and training finds the term that the task needs. Which
 # terms a head uses is a matter of what it was trained for, not of the encoding alone.
-#
-# Try it on the trained models:
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### Try it: on the trained models
 #
 # 1. **model** "look up": which term has the structure? Switch it off. Then look at the other
 #    **head**: which of the two does the work?
@@ -627,7 +629,8 @@ TermsExplorer("hbdfgace", model={task: solvers[task, 0] for task in TASKS}, lang
 # ## Variants of the literature
 #
 # Once the terms have names, models can be built that keep some and replace others. $r_{i-j}$ is a vector
-# for the *offset* of query and key, not for a place.
+# for how far the key stands behind the query, not for a place. (The papers count $i - j$, query
+# minus key; the *offset* of this course is $j - i$.)
 #
 # | term | added (Vaswani et al. 2017) | Transformer-XL (Dai et al. 2019) | DeBERTa (He et al. 2021) | TUPE (Ke et al. 2021) |
 # |---|---|---|---|---|
@@ -674,9 +677,9 @@ wave = positions.Sinusoidal(d)
 def variants(place):
     """place (n,) -> for each scheme its four terms, (4, n, n); a term that is left out is 0."""
     q, k, p = words @ W_Q, words @ W_K, wave.table(place, torch.float64)
-    offset = place[:, None] - place  # (query, key): i - j
-    r = wave.table(offset.flatten(), torch.float64).view(n, n, d)  # Transformer-XL: sinusoidal
-    rel, back = offsets[50 + offset], offsets[50 - offset]  # (query, key, 32)
+    behind = place[:, None] - place  # (query, key): i - j
+    r = wave.table(behind.flatten(), torch.float64).view(n, n, d)  # Transformer-XL: sinusoidal
+    rel, back = offsets[50 + behind], offsets[50 - behind]  # (query, key, 32)
     nothing = torch.zeros(n, n, dtype=torch.float64)
     on_r = r @ W_KR  # (query, key, 16)
     return {
@@ -732,7 +735,7 @@ d = 512
 pos = torch.arange(200)
 table = positions.Sinusoidal(d).table(pos, torch.float64)  # (200, 512)
 k = torch.arange(1, 101, dtype=torch.float64)
-g = (table @ table.T)[0, 1:101]  # W = 1: a function of the distance k alone
+g = (table @ table.T)[0, 1:101]  # W = I: a function of the distance k alone
 
 
 def straight(x, y):
@@ -745,11 +748,11 @@ near = []
 for _ in range(10):
     W = random(d, 64) @ random(64, d)
     near.append(((table @ W @ table.T).argmax(-1).sub(pos).abs() <= 3).double().mean().item())
-print("W = 1, distances 1 to 100: R² against", ", ".join(f"{a} {b:.2f}" for a, b in laws.items()))
+print("W = I, distances 1 to 100: R² against", ", ".join(f"{a} {b:.2f}" for a, b in laws.items()))
 by_lot = (pos[:, None].sub(pos).abs() <= 3).double().mean().item()
 print(f"random W: best key at most 3 places away for {sum(near) / 10:.1%} of the queries, "
       f"by lot {by_lot:.1%}")
-claim("With W = 1 the term falls with ln k (R²).", laws["ln k"], above=0.98,
+claim("With W = I the term falls with ln k (R²).", laws["ln k"], above=0.98,
       source="this cell; Chi et al. 2023", id=97)
 claim("Not with k² (R²).", laws["k²"], below=0.7, source="this cell", id=97)
 claim("With a random W the best key is near about as often as by lot (share of queries, mean of 10 "
@@ -763,7 +766,7 @@ claim("With a random W the best key is near about as often as by lot (share of q
 #
 # - **ALiBi without content**: $q\cdot k = 0$, and from each score a slope times the distance is
 #   subtracted (notebook 10 is about it);
-# - **sinusoidal, W = 1**: scores $p_i\cdot p_j$, here with $d = 512$ and divided by 8;
+# - **sinusoidal, W = I**: scores $p_i\cdot p_j$, here with $d = 512$ and divided by 8;
 # - **the real model**: 72 heads, mean weight at each distance, words only.
 #
 # $R^2 = 1$ means: exactly a straight line. For comparison we fit a *power law*, $|i-j|^{-\alpha}$: its
@@ -789,7 +792,7 @@ k = torch.arange(1, 61)
 zero = torch.zeros(1, 8, 200, 16, dtype=torch.float64)
 alibi = attnlab.attention_weights(zero, zero, encoding=positions.ALiBi(8), causal=True)[0, 3, -1]
 sine = (table @ table.T / 8).softmax(-1)[0]
-curves = {"ALiBi without content": alibi.flip(0)[k], "sinusoidal, W = 1": sine[k]}
+curves = {"ALiBi without content": alibi.flip(0)[k], "sinusoidal, W = I": sine[k]}
 _, tokens = real.tokenize(LONG)
 weights = torch.stack(real.weights(LONG)).flatten(0, 1)  # (72 heads, n, n)
 n = len(tokens)
@@ -821,9 +824,9 @@ guess.reveal(
 # %%
 claim("ALiBi without content decays exponentially (R²).", lines["ALiBi without content"][0],
       above=0.9999, source="Press et al. 2022, section 3", id=99)
-claim("The sinusoidal term with W = 1 does not (R²).", lines["sinusoidal, W = 1"][0], below=0.9,
+claim("The sinusoidal term with W = I does not (R²).", lines["sinusoidal, W = I"][0], below=0.9,
       source="this cell", id=99)
-claim("A power law fits it better (R²).", lines["sinusoidal, W = 1"][1], above=0.97,
+claim("A power law fits it better (R²).", lines["sinusoidal, W = I"][1], above=0.97,
       source="this cell; Chi et al. 2023", id=99)
 claim("For half of the real model's heads an exponential explains less than half (median R²).",
       lines["real model, median of 72 heads"][0], below=0.5, source="all-MiniLM-L6-v2", id=99,
@@ -946,7 +949,7 @@ for seed, (_, model) in enumerate(reporters):
         model(ids)
     w = weights_of["layers.0.attention"][:, :, FROM:]  # (200, 4 heads, 16 queries, 24 keys)
     far.append(stats.attention_distance(w, torch.arange(FROM, LENGTH)).mean((0, 2)))
-    print(f"seed {seed}: right {share_right(model):.2f}; mean distance of heads 0 to 3:",
+    print(f"seed {seed}: right {share_right(model):.2f}; attended distance of heads 0 to 3:",
           "  ".join(f"{x:.1f}" for x in far[-1]))
 far = torch.stack(far)  # (5 seeds, 4 heads)
 
@@ -962,8 +965,8 @@ guess.reveal(
 nearest = (far[:, :, None] - torch.tensor(BACK)).abs().min(1).values  # (5 seeds, 3 distances)
 claim("All five models report the three letters (share right).",
       [share_right(model) for _, model in reporters], above=0.95, source="this notebook", id=101)
-claim("In each model every one of the three distances has a head of its own (mean distance of the nearest "
-      "head, off by at most).", nearest.max(), below=1, source="this notebook", id=101)
+claim("In each model every one of the three distances has a head of its own (attended distance of the "
+      "nearest head, off by at most).", nearest.max(), below=1, source="this notebook", id=101)
 claim("Their order is arbitrary: the far head is not the same one everywhere (number of different "
       "ones).", len(set(far.argmax(1).tolist())), above=1,
       source="this notebook", id=101)
@@ -1143,7 +1146,6 @@ check("9.4", inner_product)
 # - Ke et al. 2021, *Rethinking Positional Encoding in Language Pre-training* (TUPE): sections 2.2 and 3.1.
 # - Chi et al. 2023, *Dissecting Transformer Length Extrapolation*: the log shape of sinusoidal products.
 # - Xiao et al. 2024, *Efficient Streaming Language Models with Attention Sinks*: section 3.
-# - Sukhbaatar et al. 2019, *Adaptive Attention Span in Transformers*: spans of heads, found by training.
 #
 # **Next:** [notebook 10](10-relative-positions.ipynb): encodings that know only how far apart two
 # tokens are. Back to [the start](00-start-here.ipynb).

@@ -38,8 +38,9 @@ torch.manual_seed(0);
 # ## One number for each offset
 #
 # Notebooks 7 and 8 put a position into every token vector, and left it to the heads to compare two
-# of them. A **relative encoding** skips the detour. It acts where two tokens meet: in the score of
-# query $i$ and key $j$. The simplest one adds a number, the **bias**:
+# of them. These are **absolute encodings**: each position has a code of its own. A **relative
+# encoding** skips the detour. It acts where two tokens meet: in the score of query $i$ and key $j$.
+# The simplest one adds a number, the **bias**:
 #
 # $$s_{ij} = \frac{q_i\cdot k_j}{\sqrt{d_k}} + b_{j-i}$$
 #
@@ -411,27 +412,28 @@ figure(
 )
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The table is `(32 buckets, heads)`, an `Embedding(32, h)` in most code. T5 has **one** such table for
-# all layers of a stack.
+# The table is `(32 buckets, heads)`, an `Embedding(32, H)` for $H$ heads in most code. T5 has
+# **one** such table for all layers of a stack.
 
 # %%
 t5 = positions.T5Bias(8)
 claim("T5's one table, with 8 heads: 32·8 parameters.",
       sum(p.numel() for p in t5.parameters()), equals=256, source="Raffel et al. 2020, 2.1", id=69)
-claim("A number for each offset of a 512-token text would need (2n - 1)·h.",
+claim("A number for each offset of a 512-token text would need (2n - 1)·H.",
       8 * len((torch.arange(512)[:, None] - torch.arange(512)).unique()), equals=8184,
       source="this cell", id=68)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## ALiBi: a straight line
 #
-# ALiBi trains nothing. Head $h$ of $H$ lowers each score in proportion to the distance:
+# ALiBi trains nothing. With $H$ heads, head $h$ lowers each score in proportion to the distance:
 #
 # $$s_{ij} = \frac{q_i\cdot k_j}{\sqrt{d_k}} - m_h\,(i - j)\,,\quad j \le i\,,\qquad
 # m_h = 2^{-8h/H},\ \ h = 1 \dots H$$
 #
 # The slopes $m_h$ are a geometric series ($H$ a power of two), fixed before training: steep heads
-# look near, flat ones far.
+# look near, flat ones far. (This formula counts heads from 1; in pictures and code head 0 is the
+# steepest.)
 # It was made for a causal mask, so $i - j$ is never negative.
 
 # %%
@@ -447,7 +449,8 @@ claim("Nothing is trained.", len(list(alibi.parameters())), equals=0,
 # The formula is often printed without the root, score $= q\cdot k - m\,|i-j|$, in the paper too, where a
 # footnote says so. Take 512 tokens,
 # $d_k = 64$ and $m = 1/16$, and queries and keys with random entries of variance 1. Entropy says how
-# spread out a row of weights is; the *lookback* is the mean distance, $\sum_j a_{ij}(i-j)$.
+# spread out a row of weights is; the *attended distance* ([notebook 3](03-what-heads-learn.ipynb))
+# is $\sum_j a_{ij}(i-j)$.
 
 # %%
 guess = predict(
@@ -463,7 +466,7 @@ guess
 
 # %%
 def alibi_rows(seed, content, n=512, d_k=64, m=1 / 16):
-    """Entropy and lookback, mean over queries, when q·k is multiplied by `content`; slope m."""
+    """Entropy and attended distance, mean over queries; q·k is multiplied by `content`; slope m."""
     generator = torch.Generator().manual_seed(seed)
     q, k = (torch.randn(n, d_k, generator=generator) for _ in range(2))
     place = torch.arange(n)
@@ -479,7 +482,8 @@ for name, content, m in (("line alone (q·k = 0)", 0.0, 1 / 16), ("q·k / √64"
                          ("q·k", 1.0, 1 / 16), ("q·k, no line", 1.0, 0.0)):  # fmt: skip
     rows = [alibi_rows(seed, content, m=m) for seed in range(5)]
     measured[name] = [sum(column) / 5 for column in zip(*rows, strict=True)]
-    print(f"{name:20}: entropy {measured[name][0]:.2f} nats, lookback {measured[name][1]:.1f} tokens")
+    print(f"{name:20}: entropy {measured[name][0]:.2f} nats, "
+          f"attended distance {measured[name][1]:.1f} tokens")
 
 # %%
 right, without = measured["q·k / √64"], measured["q·k"]
@@ -487,15 +491,15 @@ gap = without[0] - right[0]
 guess.reveal(
     0 if abs(gap) < 0.1 else 1 if gap > 0 else 2,
     "Undivided, one standard deviation of q·k is 8, worth 128 tokens of distance at slope 1/16; divided "
-    "it is worth 16. Content counts for more, though the line still shortens the lookback.",
+    "it is worth 16. Content counts for more, though the line still shortens the distance.",
 )
 
 # %%
-claim("Divided, the lookback is nearly that of the line alone (difference in tokens).",
+claim("Divided, the attended distance is nearly that of the line alone (difference in tokens).",
       abs(right[1] - measured["line alone (q·k = 0)"][1]), below=2.0, source="this cell", id=90)
-claim("Undivided, the lookback is more than twice as long (ratio).", without[1] / right[1],
+claim("Undivided, the attended distance is more than twice as long (ratio).", without[1] / right[1],
       above=2.0, source="this cell", id=90)
-claim("But the line still counts: without it the lookback is at least twice as long again (ratio).",
+claim("But the line still counts: without it that distance is at least twice as long again (ratio).",
       measured["q·k, no line"][1] / without[1], above=2.0, source="this cell", id=90)
 claim("Undivided, a row is far sharper (its entropy as a share of that of a divided row).",
       without[0] / right[0], below=0.4, source="Press et al. 2022, footnote 10: the bias is not scaled", id=90)
@@ -507,17 +511,17 @@ claim("Undivided, a row is far sharper (its entropy as a share of that of a divi
 # $1/(e^m - 1)$, about $1/m$. So a slope *is* a window: a soft one.
 
 # %%
-print("   slope   mean lookback   1/(e^m - 1)   90 % of the weight within")
-lookbacks, windows = [], []
+print("   slope   attended distance   1/(e^m - 1)   90 % of the weight within")
+attended, windows = [], []
 distance = torch.arange(20_000, dtype=torch.float64)
 for m in alibi.slopes:
     weights = (-m * distance).softmax(dim=0)  # a query with 20,000 keys before it
-    lookbacks.append((weights * distance).sum().item())
+    attended.append((weights * distance).sum().item())
     windows.append(int((weights.cumsum(0) < 0.9).sum()) + 1)
-    print(f"   1/{round(1 / m):<4}  {lookbacks[-1]:10.1f}   {1 / math.expm1(m):13.1f}"
+    print(f"   1/{round(1 / m):<4}  {attended[-1]:14.1f}   {1 / math.expm1(m):13.1f}"
           f"   {windows[-1]:10} tokens")
-claim("The mean lookback is 1/(e^m - 1) (relative difference, 8 slopes).",
-      [abs(lb * math.expm1(m) - 1) for lb, m in zip(lookbacks, alibi.slopes, strict=True)],
+claim("The attended distance is 1/(e^m - 1) (relative difference, 8 slopes).",
+      [abs(far * math.expm1(m) - 1) for far, m in zip(attended, alibi.slopes, strict=True)],
       below=1e-9, source="mean of a geometric series", id=91)
 claim("90 % of the weight lies within so many tokens, the query's own included (m = 1/2 … 1/256).",
       tuple(windows), equals=(5, 10, 19, 37, 74, 148, 295, 590), source="this cell", id=91)
@@ -632,7 +636,7 @@ claim("A causal mask, or a bias that knows the sign of the offset (T5), is not."
 # Head $h = 1 \dots H$ divides it by its own number:
 #
 # $$b_{j-i} = \frac{p_i\cdot p_j - \bar d/2}{8h/H},\qquad
-# p_i\cdot p_j = \sum_{c=1}^{\bar d/2}\cos\left(\frac{j-i}{10000^{2c/\bar d}}\right)$$
+# p_i\cdot p_j = \sum_{r=1}^{\bar d/2}\cos\left(\frac{j-i}{10000^{2r/\bar d}}\right)$$
 #
 # Subtracting $\bar d/2$ makes the bias 0 at offset 0. Nothing is trained, and no vector is added to any
 # token.
@@ -692,15 +696,15 @@ claim("The slope of the log law is -(d/2)/ln 10⁴ = -6.95.", fits["logarithm"][
 fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
 seen = torch.arange(0, 8193)
 tails = {}
-for name, encoding, style in (
-    ("ALiBi, head 8 of 8 (m = 1/256)", alibi, {"color": "#00224e"}),
-    ("Sandwich, head 8 of 8", sandwich, {"color": "#b8860b", "ls": "--"}),
-):
+for name, said, encoding in (("alibi", "ALiBi, flattest of 8 heads (m = 1/256)", alibi),
+                             ("sandwich", "Sandwich, flattest of 8 heads", sandwich)):  # fmt: skip
     weights = encoding.relative_bias(-seen)[-1].softmax(dim=0)
-    tails[name[:5]] = [weights[start:].sum().item() for start in (512, 4096)]
-    print(f"{name:30}: weight at 512 tokens and beyond {tails[name[:5]][0]:.2f}, "
-          f"at 4,096 and beyond {tails[name[:5]][1]:.1e}")  # fmt: skip
-    ax.loglog(seen[1:], weights[1:], lw=1.5, label=name, **style)
+    tails[name] = [weights[start:].sum().item() for start in (512, 4096)]
+    print(f"{said:38}: weight at 512 tokens and beyond {tails[name][0]:.2f}, "
+          f"at 4,096 and beyond {tails[name][1]:.1e}")  # fmt: skip
+    colour, dash = plots.ENCODING_LOOKS[name]
+    ax.loglog(seen[1:], weights[1:], lw=1.5, label=said, color=colour,
+              ls=(0, dash) if dash else "-")  # fmt: skip
 ax.set_ylim(1e-12, 1)
 ax.set_xlabel("distance (tokens)")
 ax.set_ylabel("weight if all q·k = 0")
@@ -712,7 +716,7 @@ figure(
     "out of the picture beyond some thousand.",
 )
 claim("At 4,096 tokens and beyond Sandwich's flattest head keeps more weight than ALiBi's (ratio).",
-      tails["Sandw"][1] / tails["ALiBi"][1], above=1000.0, source="this cell", id=93)
+      tails["sandwich"][1] / tails["alibi"][1], above=1000.0, source="this cell", id=93)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The hybrid
@@ -820,14 +824,15 @@ claim("Parameters for positions of sinusoidal, learned, Shaw, T5, ALiBi and Sand
 # | scheme | parameters | enters at | shared by | beyond training |
 # |---|---|---|---|---|
 # | sinusoidal | none | input | – | has a value; new to the model |
-# | learned | $n_{max}\,d_{model}$ | input | – | no row |
+# | learned, $L$ rows | $L\,d_{model}$ | input | – | no row |
 # | Shaw | $2(2C+1)\,d_k$ a layer | keys and values | heads (ours) | as distance $C$ |
-# | T5 | $32\,h$ | scores | layers | as the last bucket |
+# | T5 | $32\,H$ | scores | layers | as the last bucket |
 # | ALiBi | none | scores | layers | same line, same windows |
 # | Sandwich | none | scores | layers | same curve |
 #
-# "Has a value" is not "works": whether a *trained* model does well on longer texts is measured later in
-# this course. (Rotary encodings, [notebook 11](11-rope.ipynb), enter at queries and keys.)
+# "Has a value" is not "works": whether a *trained* model does well on longer texts is measured in
+# [notebook 12](12-beyond-training-length.ipynb). (Rotary encodings, [notebook 11](11-rope.ipynb),
+# enter at queries and keys.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What a head can be taught
@@ -933,7 +938,7 @@ for ax, name in zip(axes, ("T5", "ALiBi"), strict=True):
     with torch.no_grad():
         bias = trained[name].attention.encoding.relative_bias(-back)
     for h, (colour, line, marker) in enumerate(styles):
-        ax.plot(back, bias[h], color=colour, ls=line, marker=marker, ms=5, label=f"head {h + 1}")
+        ax.plot(back, bias[h], color=colour, ls=line, marker=marker, ms=5, label=f"head {h}")
     for b in BACK:
         ax.axvline(b, color="black", lw=0.6, ls=":")
     ax.set_title(name)
@@ -1070,7 +1075,7 @@ check("10.4", shaw_scores)
 # | Shaw | $q_i\cdot r^K_{c(j-i)}/\sqrt{d_k}$; $r^V_{c(j-i)}$ | score; value |
 # | T5 | $b_{\mathrm{bucket}(j-i)}$, per head | $q_i\cdot k_j$, *not* divided |
 # | ALiBi | $-m_h\lvert j-i\rvert$ | $q_i\cdot k_j/\sqrt{d_k}$ |
-# | Sandwich | $\left(\sum_c\cos\omega_c(j-i) - \bar d/2\right)/(8h/H)$ | $q_i\cdot k_j/\sqrt{d_k}$ |
+# | Sandwich | $\left(p_i\cdot p_j - \bar d/2\right)/(8h/H)$ | $q_i\cdot k_j/\sqrt{d_k}$ |
 #
 # - A relative encoding depends on the offset: moving all positions together changes nothing.
 # - Shaw needs a `(query, 2C + 1)` product, not an `(n, n, d_k)` tensor.
@@ -1082,14 +1087,15 @@ check("10.4", shaw_scores)
 # ### Questions
 #
 # *What are the trade-offs between the encodings?* (Review question 4 of the course, begun in
-# notebook 8.) By the table above: tables at the input cost parameters or lose their meaning beyond the
-# training length; biases are small or free, and act in every layer, but say only the offset; in
-# ALiBi and Sandwich the shape is fixed as well. The task with the letters shows that the shape
-# matters: a learned bias can single
+# [notebook 8](08-putting-positions-in.ipynb).) By the table above: tables at the input cost
+# parameters or lose their meaning beyond the training length; biases are small or free, and act in
+# every layer, but say only the offset; in ALiBi and Sandwich the shape is fixed as well. The task
+# with the letters shows that the shape matters: a learned bias can single
 # out a distance, a straight line cannot. Rotary encodings follow in
 # [notebook 11](11-rope.ipynb).
 #
-# *When are relative encodings preferable to absolute ones?* (Review question 7, begun.) When what
+# *When are relative encodings preferable to absolute ones?* (Review question 7 of the course, begun
+# here, continued in [notebook 12](12-beyond-training-length.ipynb).) When what
 # matters is how far apart two tokens are, and not where the text begins: the shift test above. Not when
 # the place itself matters ("the first token", a column of a table), and not without a mask if the bias
 # ignores the sign: the mirror test.

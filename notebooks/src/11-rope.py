@@ -29,7 +29,7 @@ from attnlab.positions.rotary import channel_order
 from attnlab.teach import claim, figure, predict
 
 torch.manual_seed(0)
-DARK, GOLD, BLUE, RUST = "#00224e", "#b8860b", "#0072b2", "#b84d00"
+DARK, GOLD, BLUE = "#00224e", "#b8860b", "#0072b2"
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Turning a vector in the plane
@@ -67,6 +67,9 @@ figure(fig, alt="The vector (2, 0) turned by 30 degrees for each position: five 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What the score sees
+#
+# As in the papers on RoPE, $m$ is the position of a query here and $n$ that of a key; elsewhere in
+# this course these are $i$ and $j$, and $n$ is the number of tokens.
 #
 # In a head the query $q$ of a token at position $m$ becomes $q_m = R_m q$, and the key $k$ of a token at
 # position $n$ becomes $k_n = R_n k$. Here $R_m$ is short for $R(m\omega)$. Their score is
@@ -278,9 +281,10 @@ claim("v turned too: the output is another one as well.", changes["q, k and v"],
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Which channels make a pair?
 #
-# The paper pairs neighbours: channels $2i$ and $2i + 1$. This is the **interleaved** layout. Many
-# libraries pair channel $i$ with channel $i + d/2$: the **half-split** layout. You may meet it as a
-# function `rotate_half`.
+# The entries of a query or key are also called its **channels** (for the whole token vector we said
+# features). The paper pairs neighbours: channels $2i$ and $2i + 1$. This is the **interleaved**
+# layout. Many libraries pair channel $i$ with channel $i + d/2$: the **half-split** layout. You may
+# meet it as a function `rotate_half`.
 #
 # Both are in use, and both are called RoPE.
 
@@ -428,7 +432,7 @@ styles = (("-", DARK), ("--", GOLD), (":", BLUE))
 for (name, curve), (style, colour) in zip(curves.items(), styles, strict=True):
     ax.plot(offsets, curve, style, color=colour, lw=2, label=name)
 ax.axvline(0, color="#888888", lw=0.8)
-ax.set(xlabel="offset n − m (positions)", ylabel="score q·k / √d")
+ax.set(xlabel="offset n − m (positions)", ylabel="score q·k / √d_k")
 ax.legend()
 best = offsets[curves["k = R₅ q"].argmax()].item()
 figure(fig, alt="Score against offset from -60 to 60 for three keys. For the key equal to the query "
@@ -599,7 +603,7 @@ claim("NTK-aware and YaRN leave the fastest pair alone.",
 # are new in other ways: more tokens compete in each softmax, and the angle of an offset is no longer
 # the one that the model was trained with. Plain RoPE does not go far beyond its training length
 # (Press et al. 2022; Chen et al. 2023), and whether a scaling helps without further training must be
-# measured on a trained model.
+# measured on a trained model: [notebook 12](12-beyond-training-length.ipynb) does.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Try it: turning vectors
@@ -760,7 +764,8 @@ claim("The turned q and k are new tensors: 8·n·d_model bytes in float32, in ev
 # a few operations only, while a product of large matrices uses each number many times. (Press et al.
 # 2022, table 1, measured a model that was much slower with RoPE than with the sinusoidal encoding.)
 #
-# In step-by-step generation the keys of the past are stored. A key's angle depends on its own position
+# In decoding ([notebook 5](05-sharing-and-scales.ipynb)) the keys of the past are kept in a cache.
+# A key's angle depends on its own position
 # only, so it can be stored turned, once and for all:
 
 # %%
@@ -1034,8 +1039,9 @@ check("11.5", key_for)
 #
 # ### Questions
 #
-# *What are the trade-offs between sinusoidal, learned, and rotary position encodings?* (review
-# question 4)
+# *What are the trade-offs between sinusoidal, learned, and rotary position encodings?* (Review
+# question 4 of the course, begun in [notebook 8](08-putting-positions-in.ipynb) and
+# [notebook 10](10-relative-positions.ipynb).)
 #
 # | | sinusoidal | learned | rotary |
 # |---|---|---|---|
@@ -1070,4 +1076,4 @@ check("11.5", key_for)
 # - Press et al. 2022, *Train Short, Test Long*: table 1 (speed), section 2 (length).
 #
 # **Next:** [notebook 12](12-beyond-training-length.ipynb): which encodings survive longer texts? Back to
-# [notebook 10](10-relative-positions.ipynb), where offsets enter as a bias on the scores.
+# [the start](00-start-here.ipynb).

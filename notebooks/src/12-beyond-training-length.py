@@ -292,7 +292,7 @@ claim("RoPE as it is loses more than twice as much behind the training length (t
 
 # %%
 guess = predict(
-    "Texts of 256 tokens ($s = 8$), last half. The excess loss of plain RoPE over that of interpolated "
+    "Texts of 256 tokens (s = 8), last half. The excess loss of plain RoPE over that of interpolated "
     "RoPE?",
     ["above 1.2: squeezed angles help at once", "0.8 to 1.2: no difference",
      "below 0.8: positions between whole numbers confuse it"],
@@ -705,7 +705,7 @@ claim("Some pairs are not told apart by three seeds, in each task (number of pai
 #
 # | source | measured | finding |
 # |---|---|---|
-# | Press et al. 2022 | perplexity of text beyond the training length, models of up to 1.3 billion parameters | ALiBi stays flat; RoPE gains for some 100 to 200 tokens more, sinusoidal for at most 20 to 50 |
+# | Press et al. 2022 | perplexity (the exponential of the loss) of text beyond the training length, models of up to 1.3 billion parameters | ALiBi stays flat; RoPE gains for some 100 to 200 tokens more, sinusoidal for at most 20 to 50 |
 # | Kazemnejad et al. 2023 | tasks at longer lengths than trained | a model without encoding comes first on several tasks; ALiBi is weak |
 
 # %%
@@ -789,7 +789,7 @@ claim("Interpolated and trained for 40 steps, RoPE is ahead of plain RoPE with t
       source="this notebook, 3 seeds; Chen et al. 2023, table 1", id=75)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Race Explorer
+# ## Try it: all curves
 #
 # All curves of this notebook; in the first picture a point is a mean over the tokens around it. Try this:
 #
@@ -957,19 +957,25 @@ check("12.5", verdict)
 #
 # ### Questions
 #
-# *Which encodings generalise best to longer sequences?* (review question 5) It depends on what the task
+# *Which encodings generalise best to longer sequences?* (Review question 5 of the course, begun in
+# [notebook 7](07-sinusoidal.ipynb).) It depends on what the task
 # asks for. In loss on a local language: ALiBi and Sandwich. When one far token must be found: T5,
-# Shaw, Sandwich and none find most. Only Sandwich passed both of our limits, in this model and at this size.
+# Shaw, Sandwich and none find most (figures of *The whole field* and *A needle, anywhere*). Only
+# Sandwich passed both of our limits, in this model and at this size (the count in *Beside what was
+# published*).
 #
-# *When are relative encodings preferable to absolute ones?* (review question 7; begun in notebook 10)
-# When lengths vary or grow: the five encodings without an absolute code (Shaw, T5, RoPE, ALiBi, Sandwich)
-# include the four with the lowest loss far out, and RoPE, which breaks too. Relative is not enough; the
-# far offsets must have been trained, shared or pressed down.
+# *When are relative encodings preferable to absolute ones?* (Review question 7 of the course, begun
+# in [notebook 10](10-relative-positions.ipynb).) When lengths vary or grow: the five encodings
+# without an absolute code (Shaw, T5, RoPE, ALiBi, Sandwich) include the four with the lowest loss
+# far out, and RoPE, which breaks too. Relative is not enough; the far offsets must have been
+# trained, shared or pressed down.
 #
-# *What are the most effective strategies for very long sequences?* (review question 9, first part; costs
-# follow in notebook 15) If only near tokens count, a window: it repaired every broken encoding. If far tokens count: an
-# encoding that lets heads look far, positions scaled into the trained range, and some training at the new
-# length. And measure with a task that needs the length.
+# *What are the most effective strategies for handling very long sequences?* (Review question 9 of
+# the course, first part; memory and work follow in
+# [notebook 15](15-attention-without-the-matrix.ipynb).) If only near tokens count, a window: it
+# repaired every broken encoding. If far tokens count: an encoding that lets heads look far,
+# positions scaled into the trained range, and some training at the new length. And measure with a
+# task that needs the length.
 #
 # ### Common misconceptions
 #
@@ -987,7 +993,8 @@ check("12.5", verdict)
 # - Kazemnejad et al. 2023, *The Impact of Positional Encoding on Length Generalization in Transformers*.
 # - Chi et al. 2023, *Dissecting Transformer Length Extrapolation via the Lens of Receptive Field Analysis*
 #   (Sandwich).
-# - Chen et al. 2023, *Extending Context Window of Large Language Models via Positional Interpolation*.
+# - Chen et al. 2023, *Extending Context Window of Large Language Models via Positional
+#   Interpolation*: sections 2 and 3.
 # - Peng et al. 2024, *YaRN*: section 3.
 #
 # **Next:** [notebook 13](13-structured-and-adaptive.ipynb): positions in words and sentences, trees and

@@ -45,8 +45,8 @@ torch.manual_seed(0);
 #
 # $$PE_{total} = PE_{char} + PE_{word} + PE_{sent}$$
 #
-# Let us do that with the sinusoidal code of notebook 7 in all three places, 48 features wide, and
-# give it the triples of 10 letters × 12 words × 8 sentences, 960 in all.
+# Let us do that with the sinusoidal code of [notebook 7](07-sinusoidal.ipynb) in all three places,
+# 48 features wide, and give it the triples of 10 letters × 12 words × 8 sentences, 960 in all.
 
 # %%
 guess = predict(
@@ -87,8 +87,8 @@ claim("The sum gives 960 triples so many codes.", n_added, equals=320, source="t
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Two ways to mend it
 #
-# - **Disjoint**: each level has features of its own, side by side: $[PE(c);\, PE(w);\, PE(s)]$, here
-#   16 features each.
+# - **Disjoint**: each level has features of its own, side by side: $[PE(c)\ \ PE(w)\ \ PE(s)]$,
+#   here 16 features each.
 # - **Rotated**: $PE(c)\,R_1 + PE(w)\,R_2 + PE(s)\,R_3$, each $R_l$ a fixed random rotation
 #   (an orthogonal matrix, $48 \times 48$). All levels use all features, each in its own directions.
 #
@@ -172,7 +172,7 @@ def mean(values):
 
 def show(task):
     """The stored results of a task: way -> what was asked -> one share for each seed."""
-    found = structures.results(task)
+    found = {way.replace("rope", "RoPE"): asked for way, asked in structures.results(task).items()}
     for way, asked in found.items():
         print(f"{way:25}", "   ".join(
             f"{what}: {mean(v):.2f} [{min(v):.2f} to {max(v):.2f}], {len(v)} seeds"
@@ -302,15 +302,15 @@ claim("But the depth is bounded: a path of 6 steps does not fit.", deeper, equal
       source="attnlab", id=84)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ### Explore
+# ### Try it: a tree
 #
 # 1. Select a node, by clicking or with the arrow keys. Its path stands below the picture. Press *add
 #    child*: where does its row come in, and whose rows stay as they are?
 # 2. Remove the node NP with all below. The path of VP changes, though nobody touched it. Why? (Undo.)
 # 3. The head looks for *its parent*. It has no content to go by: its move turns the query's code into the
 #    parent's, and the score is the higher, the nearer a key's code is to that. Raise the sharpness. Now *its next sibling*.
-# 4. Choose *map of pairs: bias* and look for *near nodes*: this is a number for each step, as in the next
-#    section.
+# 4. Choose *map of pairs: bias* and look for *near nodes*: this is a number for each step, as in
+#    "As a bias, the distance says more" below.
 
 # %%
 StructureExplorer("tree", example="sentence", head="parent", sharpness=2.0, selected=5)
@@ -438,12 +438,13 @@ claim("Lists of distances in a ring of 8.", len(set(distance_lists(ring))), equa
 #
 # Graphormer (Ying et al. 2021) does not add a vector to each node. It adds a number to each score:
 #
-# $$\text{score}_h(i, j) = \frac{q_i \cdot k_j}{\sqrt{d_{head}}} + b_h[\text{steps between } i \text{ and } j]$$
+# $$s^h_{ij} = \frac{q_i \cdot k_j}{\sqrt{d_k}} + b_h[\text{steps between } i \text{ and } j]$$
 #
 # with a trained number $b_h[\cdot]$ for each head and number of steps, and one more for pairs that no
-# path joins. It is T5's bias of notebook 10 with steps in place of offsets. A pair is not a node: in the
-# ring all nodes are alike, but node 0 still knows its two neighbours from the others. What it does not mend: mark
-# one node of each board with another colour, draw $b$ at random, and compare what the nodes of both boards get.
+# path joins. It is T5's bias of [notebook 10](10-relative-positions.ipynb) with steps in place of
+# offsets. A pair is not a node: in the ring all nodes are alike, but node 0 still knows its two
+# neighbours from the others. What it does not mend: mark one node of each board with another
+# colour, draw $b$ at random, and compare what the nodes of both boards get.
 
 # %%
 torch.manual_seed(0)
@@ -528,7 +529,7 @@ claim("With the opposite sign they are eigenvectors as good (largest error of L 
 # which two waves you get is: a model must not rely on it. In training one flips the signs at random.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ### Explore
+# ### Try it: a graph
 #
 # 1. A path of 8. Move *vectors* up: waves of shorter and shorter length. Whose distances are the same?
 #    (The line below the drawing says it.)
@@ -636,7 +637,7 @@ guess
 # %%
 generator = torch.Generator().manual_seed(0)
 words = torch.randn(50, 16, generator=generator)  # word vectors of a vocabulary of 50
-f = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 16))  # reads [x_i; PE(pos_i)]
+f = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 16))  # reads x_i beside PE(pos_i)
 place = Sinusoidal(16).table(torch.arange(6))  # (6 positions, 16)
 river, money = torch.tensor([[1, 2, 3, 7, 4, 5], [11, 12, 13, 7, 14, 15]])  # 7 = "bank", position 3
 codes = [f(torch.cat([words[ids], place], dim=-1))[3] for ids in (river, money)]  # (16,) each
@@ -663,14 +664,16 @@ claim("Another word at that place has another code (largest difference).",
 # ### Counting what matters
 #
 # **Contextual positions** (CoPE, Golovneva et al. 2024) do look at the context. Query $i$ opens a **gate**
-# at each key up to its own place, and the position of key $j$ is the number of open gates from $j$ to $i$:
+# (not one of [notebook 4](04-which-heads-matter.ipynb): here a number from 0 to 1) at each key up
+# to its own place, and the position of key $j$ is the number of open gates from $j$ to $i$:
 #
-# $$g_{ij} = \mathrm{sigmoid}\!\left(\frac{q_i \cdot k_j}{\sqrt{d_{head}}}\right), \qquad
+# $$g_{ij} = \mathrm{sigmoid}\!\left(\frac{q_i \cdot k_j}{\sqrt{d_k}}\right), \qquad
 #   p_{ij} = \sum_{m = j}^{i} g_{im}$$
 #
 # If gates are open at nouns only, $p_{ij} = 3$ is the third noun back (and what stands between it and
 # the fourth). The bias is $q_i \cdot e[p_{ij}]$ with a trained table $e$. $p_{ij}$ need not be whole; between two
-# rows of $e$ one interpolates, as in notebook 8. By hand: gates open at A, shut at dots.
+# rows of $e$ one interpolates, as in [notebook 8](08-putting-positions-in.ipynb). By hand: gates
+# open at A, shut at dots.
 
 # %%
 text = "A . A . . A . A"
@@ -720,7 +723,7 @@ again = recipe.scores(model)
 print("trained here:", {what: round(share, 1) for what, share in again.items()})
 
 # %%
-usual, far = (mean(by_item["rope, 2 layers"][k]) for k in ("as trained", "long, 90 % fillers"))
+usual, far = (mean(by_item["RoPE, 2 layers"][k]) for k in ("as trained", "long, 90 % fillers"))
 guess.reveal(
     0 if min(usual, far) > 0.9 else 1 if usual > 0.9 and far < 0.5 else 2 if usual < 0.5 else 3,
     f"{usual:.2f} as trained, {far:.2f} on the long texts. Counting: "
@@ -741,10 +744,10 @@ claim("Counting: share right on every test, 5 seeds.",
       [v for values in by_item["counted"].values() for v in values], above=0.95,
       source="python -m attnlab.structures items", id=86)
 claim("Counting, trained here, on every test.", list(again.values()), above=0.9, source="this notebook", id=86)
-claim("RoPE, one layer, as trained, 5 seeds.", by_item["rope"]["as trained"], below=0.75,
+claim("RoPE, one layer, as trained, 5 seeds.", by_item["RoPE"]["as trained"], below=0.75,
       source="python -m attnlab.structures items", id=86)
 claim("RoPE and sinusoidal, two layers, on long texts with 90 % fillers, 5 seeds.",
-      by_item["rope, 2 layers"]["long, 90 % fillers"] + by_item["flat, 2 layers"]["long, 90 % fillers"],
+      by_item["RoPE, 2 layers"]["long, 90 % fillers"] + by_item["flat, 2 layers"]["long, 90 % fillers"],
       below=0.6, source="python -m attnlab.structures items", id=86)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
@@ -867,7 +870,7 @@ claim("FIRE's feature at 65,536 tokens.", share, between=(0, 1), source="Li et a
 
 # %% [markdown]
 # Bounded inputs are not yet good answers: the Fourier features were bounded too. How to measure an encoding on
-# longer texts was the subject of notebook 12.
+# longer texts was the subject of [notebook 12](12-beyond-training-length.ipynb).
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
@@ -1008,8 +1011,9 @@ check("13.4", contextual)
 # - Dwivedi and Bresson 2020, *A Generalization of Transformer Networks to Graphs*: section 2.1.
 # - Zhu et al. 2023, *On Structural Expressive Power of Graph Transformers*: what distances can tell apart.
 # - Golovneva et al. 2024, *Contextual Position Encoding*: section 4, and section 5 for counting tasks.
-# - Liu et al. 2020 (FLOATER) and Chu et al. 2021 (conditional codes): positions made by a system, or by a
-#   convolution over the content.
+# - Liu et al. 2020, *Learning to Encode Position for Transformer with Continuous Dynamical Model*
+#   (FLOATER), and Chu et al. 2021, *Conditional Positional Encodings for Vision Transformers*:
+#   positions made by a system, or by a convolution over the content.
 # - Tancik et al. 2020, *Fourier Features Let Networks Learn High Frequency Functions*; Rahaman et al. 2019;
 #   Xu et al. 2021, section 3, on straight lines beyond the data.
 # - Li et al. 2024, *Functional Interpolation for Relative Positions* (FIRE): section 3.2.

@@ -53,8 +53,9 @@ CPU = torch.device("cpu");
 # | weights times $V$ | $h$ times $(n, n)\,(n, d_k)$ | $2n^2d$ |
 # | output $W^O$ | $(n, d)\,(d, d)$ | $2nd^2$ |
 #
-# Together $8nd^2 + 4n^2d$. The notes write $O(h\,n^2 d_k + h\,n\,d_{model}\,d_k)$, which is the same in
-# orders of growth if $d_v$ is about $d_k$. Orders of growth do not say who wins at your $n$.
+# Together $8nd^2 + 4n^2d$. One often reads $O(h\,n^2 d_k + h\,n\,d_{model}\,d_k)$, which is the
+# same in orders of growth if $d_v$ is about $d_k$. Orders of growth do not say who wins at your
+# $n$.
 
 # %%
 guess = predict(
@@ -129,7 +130,7 @@ claim("attnlab.cost counts what PyTorch counts; the projections take 2 FLOPs for
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The way back
 #
-# The notes say of memory that gradients are "same as forward pass". Take the operations first.
+# Of memory one reads that gradients are "same as forward pass". Take the operations first.
 
 # %%
 guess = predict(
@@ -158,8 +159,9 @@ claim("The backward pass takes twice the FLOPs of the forward pass (n = 64, 256,
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Memory
 #
-# What has to be held? The notes: attention matrices, $h\,n^2$, dominant for long sequences. In float32,
-# with $n = 2048$ and $h = 8$, one such matrix has $8 \cdot 2048^2$ numbers of 4 bytes, 134 million bytes.
+# What has to be held? The usual answer: attention matrices, $h\,n^2$, dominant for long sequences.
+# In float32, with $n = 2048$ and $h = 8$, one such matrix has $8 \cdot 2048^2$ numbers of 4 bytes,
+# 134 million bytes.
 #
 # There are two ways to the same output. **Dense** forms the scores and the weights as matrices. **Fused**
 # is one kernel (a program that the device runs in one go): it takes the keys in blocks and forms no whole
@@ -243,8 +245,8 @@ with one_thread():  # each thread of a kernel has working space of its own
                 )
 
 fig, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
-looks = {("training", "dense"): ("#00224e", "o"), ("forward", "dense"): ("#00224e", "s"),
-         ("training", "fused"): ("#b8860b", "o"), ("forward", "fused"): ("#b8860b", "s")}
+looks = {("training", "dense"): ("#d0820b", "o"), ("forward", "dense"): ("#d0820b", "s"),
+         ("training", "fused"): ("#0a8a60", "o"), ("forward", "fused"): ("#0a8a60", "s")}
 for (kind, backend), (colour, marker) in looks.items():
     measured = [peaks[kind, backend, n][0] / 2**20 for n in lengths]
     told = [peaks[kind, backend, n][1] / 2**20 for n in lengths]
@@ -257,7 +259,7 @@ ax.set_xlabel("tokens n")
 ax.set_ylabel("held at once (MiB)")
 ax.grid(alpha=0.3)
 ax.legend(title="marks: measured, lines: attnlab.cost")
-figure(fig, alt="Memory held at once against tokens, 128 to 4,096, both axes in powers. The dense lines rise "
+figure(fig, alt="Memory held at once against tokens, 128 to 4,096, both axes logarithmic. The dense lines rise "
        "steeply, with n squared, to above 1,500 MiB in training; the fused ones with n, to below 80 MiB, in "
        "training from 5 MiB on. The marks, up to 1,024 tokens, lie on the lines or close to them.")
 
@@ -327,7 +329,7 @@ claim("The output is that of dense attention (largest difference).", same, below
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What positions cost
 #
-# The notes compare three encodings: sinusoidal "memory $O(1)$, one-time calculation", learned
+# A common table compares three encodings: sinusoidal "memory $O(1)$, one-time calculation", learned
 # "$O(n)$, simple lookup", RoPE "memory $O(1)$, computed on the fly".
 
 # %%
@@ -439,12 +441,16 @@ claim("In decoding it is at work at every step; attnlab keeps keys unturned and 
       "(operations of one step / 3·(n + 1)·d, n = 4,096).", step / (3 * 4097 * 512), equals=1.0,
       source="attnlab.cost", id=76)
 
+# %% [markdown]
+# (Notebook 11 kept the keys turned, which saves this. `attnlab`'s cache serves every encoding and
+# keeps keys as they leave the projection.)
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## "Fused" projections
 #
-# The word has a second use, for projections. The notes combine the heads "into single operations" with
-# `torch.cat`, which joins results that are there already. To fuse is to join the *matrices*, once, when the
-# layer is built ([notebook 2](02-many-heads.ipynb)):
+# The word has a second use, for projections. One finds the heads combined "into single operations"
+# with `torch.cat`, which joins results that are there already. To fuse is to join the *matrices*,
+# once, when the layer is built ([notebook 2](02-many-heads.ipynb)):
 
 # %%
 heads = 8
@@ -454,7 +460,7 @@ k_projections = [nn.Linear(512, 64, bias=False) for _ in range(heads)]
 v_projections = [nn.Linear(512, 64, bias=False) for _ in range(heads)]
 
 
-def as_in_the_notes(x):
+def joined_results(x):
     all_queries = torch.cat([q_proj(x) for q_proj in q_projections], dim=-1)
     all_keys = torch.cat([k_proj(x) for k_proj in k_projections], dim=-1)
     all_values = torch.cat([v_proj(x) for v_proj in v_projections], dim=-1)
@@ -468,12 +474,12 @@ def one_product(x):
     return (x @ weight.T).chunk(3, dim=-1)
 
 
-with Counted() as notes, torch.no_grad():
-    separate = as_in_the_notes(x)
-with Counted() as joined, torch.no_grad():
+with Counted() as by_head, torch.no_grad():
+    separate = joined_results(x)
+with Counted() as once, torch.no_grad():
     together = one_product(x)
-claim("Products and concatenations, as in the notes and as one product.",
-      (notes.calls["mm"], notes.calls["cat"], joined.calls["mm"], joined.calls["cat"]),
+claim("Products and concatenations: head by head, joined with torch.cat, and as one product.",
+      (by_head.calls["mm"], by_head.calls["cat"], once.calls["mm"], once.calls["cat"]),
       equals=(24, 3, 1, 0), source="counted while it ran", id=109)
 claim("The numbers are the same (largest difference).",
       max((a - b).abs().max() for a, b in zip(separate, together, strict=True)), below=1e-5,
@@ -491,14 +497,15 @@ def median_seconds(*runs, rounds=15, times=20):
 
 
 token = x[:1]
-slow, quick = median_seconds(lambda: as_in_the_notes(token), lambda: one_product(token))
+slow, quick = median_seconds(lambda: joined_results(token), lambda: one_product(token))
 claim("For one token, as in decoding, one product takes less time than 24.",
       quick < slow, equals=True, source="timed here", id=109)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A cache, and what is wrong with it
 #
-# The notes compute a table of positions once and keep it. The idea is right. The class:
+# A program may compute a table of positions once and keep it. The idea is right. Here is such a
+# class:
 
 # %%
 class PositionEncodingCache:
@@ -585,7 +592,7 @@ claim("Then it is wrong three times without a word (time first, one row for all,
 
 # %% [markdown]
 # `attnlab` keeps no buffer: it remembers the last table, with the positions and the type that it was made
-# for. Exercise 14.4 asks you for the notes' class, repaired.
+# for. Exercise 14.4 asks you for the class, repaired.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Half precision
@@ -599,7 +606,7 @@ claim("Then it is wrong three times without a word (time first, one row for all,
 # | float16 | 65,504 | $1 + 0.00098$ |
 # | bfloat16 | $3.4\cdot 10^{38}$ | $1 + 0.0078$ |
 #
-# The notes recommend float16 for attention: `matmul(q, k.T) / sqrt(d_k)`, then softmax.
+# A common recipe computes attention in float16: `matmul(q, k.T) / sqrt(d_k)`, then softmax.
 
 # %%
 guess = predict(
@@ -648,8 +655,8 @@ print(mask_error)
 # ### What autocast does
 #
 # `torch.autocast` chooses a type for each operation: products in half precision, and for some operations
-# float32. Which, depends on the device. (The notes write `torch.cuda.amp.autocast()`; that spelling is
-# deprecated: `torch.autocast("cuda")`.)
+# float32. Which, depends on the device. (Older code writes `torch.cuda.amp.autocast()`; that
+# spelling is deprecated: `torch.autocast("cuda")`.)
 
 # %%
 with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -728,7 +735,7 @@ claim("e⁸⁸ is a float32, e⁸⁹ is not. Without the maximum: NaN for scores
       "(0 / 0). With it: fine.",
       [torch.tensor(88.0).exp().isfinite(), torch.tensor(89.0).exp().isinf(), naive[0].isnan().any(),
        naive[1].isnan().all(), s.softmax(-1).isfinite().all()], equals=True, source="this cell")
-claim("Weights from the log-sum-exp are the same (largest difference).",
+claim("Weights from the logsumexp are the same (largest difference).",
       ((s - s.logsumexp(-1, keepdim=True)).exp() - s.softmax(-1)).abs().max(), below=1e-5,
       source="this cell")
 
@@ -788,6 +795,9 @@ claim("Forming the weights costs intensity: fused attention has more than 30 tim
       "byte as dense (float32, 2,048 tokens).",
       intensity["forward, attention, fused"] / intensity["forward, attention, dense"], above=30,
       source="attnlab.cost; Dao et al. 2022", id=88)
+step = products(work(1024, "decoding")[1])
+claim("A decoding step takes 8d² + 4nd FLOPs, with n tokens in all (counted / formula, n = 1,024).",
+      step / (8 * 512**2 + 4 * 1024 * 512), equals=1.0, source="counted by PyTorch", id=106)
 claim("Decoding one text: about half a FLOP for each byte of float32. Everything is read for one token.",
       intensity["decoding, 1 text"], between=(0.4, 0.6), source="attnlab.cost", id=38)
 claim("64 texts share the parameters, but each has its own cache: hardly more (64 texts / 1).",
@@ -864,7 +874,7 @@ if not any(result["device_type"] == "cuda" for result in results):
     print("python -m attnlab.bench --all --device cuda --json FILE measures it.")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Try it
+# ## Try it: what limits your layer
 #
 # The lines are what a device can do at most; numbers mark the parts of the layer. Try this:
 #
@@ -972,7 +982,7 @@ check("14.3", weights16)
 # %% [markdown]
 # ### Exercise 14.4: the cache, repaired &nbsp; (●●●, 15 minutes)
 #
-# Write the notes' class so that it works: `PositionCache(d_model, max_len)` is a Module that keeps a
+# Write the class above so that it works: `PositionCache(d_model, max_len)` is a Module that keeps a
 # sinusoidal table of `max_len` rows as a buffer (not saved with the model). Called with x (batch, tokens,
 # d_model) it returns x + table in the type of x; for a longer text it makes a longer table. You may use
 # `positions.make("sinusoidal", d_model=d_model, n_heads=1).table(torch.arange(n))`, which is (n, d_model).
@@ -1005,7 +1015,7 @@ check("14.4", PositionCache)
 # `.to(x.dtype)`.
 
 # %% [markdown]
-# ### Exercise 14.5: log-sum-exp in pieces &nbsp; (●●●, 12 minutes)
+# ### Exercise 14.5: logsumexp in pieces &nbsp; (●●●, 12 minutes)
 #
 # The scores of some queries come in blocks of keys, because all of them at once would not fit. Return
 # $\log \sum_j e^{s_{ij}}$ over the keys of all blocks, without joining them. Scores may be around 1,000, and
@@ -1026,11 +1036,13 @@ check("14.5", lse)
 # One number for each block and query is enough. Which? And how do two of them make one?
 
 # %% [markdown] tags=["hint"]
-# $\log(e^a + e^b)$ is the log-sum-exp of the two numbers $a$ and $b$. `torch.logsumexp` knows about
+# $\log(e^a + e^b)$ is the logsumexp of the two numbers $a$ and $b$. `torch.logsumexp` knows about
 # $-\infty$.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Summary
+#
+# $g$: key/value heads. $L$: rows of the learned table. $C$: Shaw's clip.
 #
 # | | forward | training | decoding, one step |
 # |---|---|---|---|
@@ -1039,34 +1051,35 @@ check("14.5", lse)
 # | memory, fused | some $nd$ | some $nd$ | KV cache $2n\,g\,d_k$ |
 # | waits for | arithmetic (fused, long) | arithmetic (fused, long) | memory |
 #
-# $g$: key/value heads. $L$: rows of the learned table. $c$: Shaw's largest offset.
-#
 # | encoding | parameters | work |
 # |---|---|---|
 # | sinusoidal, learned | 0, $L\,d$ | $nd$ additions, once at the input |
 # | RoPE | 0 | $6nd$ in every layer; in decoding at every step |
 # | ALiBi, T5, Sandwich | 0, 32$h$, 0 | a bias for each head and offset; $hn^2$ if written out |
-# | Shaw | $2(2c + 1)d_k$ | two small products for each query; needs the weights |
+# | Shaw | $2(2C + 1)d_k$ | two small products for each query; needs the weights |
 #
 # ### Questions
 #
-# *How do grouped and multi-query attention trade efficiency against expressivity?* (Review question 2;
-# what it costs in quality is in [notebook 5](05-sharing-and-scales.ipynb).) They leave the scores as they
-# are, and divide the cache that decoding waits for. With 64 texts, one key/value head instead of 8 gives a
-# step seven times as many FLOPs for each byte.
+# *How do grouped and multi-query attention trade efficiency against expressivity?* (Review question
+# 2 of the course, begun in [notebook 5](05-sharing-and-scales.ipynb) with what it costs in
+# quality.) They leave the scores as they are, and divide the cache that decoding waits for. With 64
+# texts, one key/value head instead of 8 gives a step seven times as many FLOPs for each byte.
 #
-# *How can multi-head attention be optimised for different hardware?* (Review question 10.) Find out which
-# limit holds. Where it is memory: form no $n \times n$ matrix (fused), one product for all projections,
-# fewer key/value heads, half precision; more texts at a time where parameters, not caches, are what is read.
-# Where it is arithmetic: a type that the device multiplies faster, and leave out what is hidden, in blocks.
+# *How can multi-head attention be optimised for different hardware?* (Review question 10 of the
+# course.) Find out which limit holds. Where it is memory: form no $n \times n$ matrix (fused), one
+# product for all projections, fewer key/value heads, half precision; more texts at a time where
+# parameters, not caches, are what is read. Where it is arithmetic: a type that the device
+# multiplies faster, and leave out what is hidden, in blocks.
 #
-# *What are the memory bottlenecks, and what helps?* (Review question 11.) In training the weights, three
-# matrices of $hn^2$ at the worst moment: a fused kernel holds none. In decoding the KV cache: grouped
-# heads, windows, half precision. A bias written out as a matrix brings $hn^2$ back.
+# *What are the memory bottlenecks in multi-head attention, and how can they be addressed?* (Review
+# question 11 of the course, continued in [notebook 15](15-attention-without-the-matrix.ipynb).) In
+# training the weights, three matrices of $hn^2$ at the worst moment: a fused kernel holds none. In
+# decoding the KV cache: grouped heads, windows, half precision. A bias written out as a matrix
+# brings $hn^2$ back.
 #
-# *What matters for numerical stability?* (Review question 12.) Scale the queries before the product in
-# float16. Subtract the maximum. Hide with $-\infty$ and say what an empty row gives. Positions, angles and
-# biases in float32 or more.
+# *What matters for numerical stability?* (Review question 12 of the course.) Scale the queries
+# before the product in float16. Subtract the maximum. Hide with $-\infty$ and say what an empty row
+# gives. Positions, angles and biases in float32 or more.
 #
 # ### Common misconceptions
 #
@@ -1084,10 +1097,10 @@ check("14.5", lse)
 # ### Further reading
 #
 # - Dao et al. 2022, *FlashAttention*: section 3.1 (the algorithm), section 3.2 (bytes moved).
-# - Rabe and Staats 2021, *Self-attention Does Not Need O(n²) Memory*.
+# - Rabe and Staats 2021, *Self-attention Does Not Need O(n²) Memory*: section 2.
 # - Shazeer 2019, *Fast Transformer Decoding*: sections 2.4 and 3.1 (bytes per operation).
 # - Williams et al. 2009, *Roofline: An Insightful Visual Performance Model*.
-# - Micikevicius et al. 2018, *Mixed Precision Training*.
+# - Micikevicius et al. 2018, *Mixed Precision Training*: the section on arithmetic precision.
 # - Wang et al. 2024, *When Precision Meets Position: BFloat16 Breaks Down RoPE*.
 # - PyTorch, *Automatic Mixed Precision*: the list of operations by type.
 #

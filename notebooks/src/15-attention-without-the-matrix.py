@@ -10,7 +10,9 @@
 # - merge two halves of a row of scores, which is how such kernels work inside;
 # - compare two heads by inner products, and take terms of the score apart, without an n × n matrix;
 # - name the four places where rounding spoils these numbers, and what to do about each;
-# - measure trained heads on 16,384 tokens, on this machine, in memory that grows with n and not n².
+# - measure trained heads on 16,384 tokens, on this machine, in memory that grows with $n$ and not $n^2$.
+#
+# The five exercises stand where they are needed, not at the end.
 #
 # *You need:* [notebook 1](01-one-head.ipynb), [notebook 3](03-what-heads-learn.ipynb),
 # [notebook 9](09-four-terms.ipynb), [notebook 12](12-beyond-training-length.ipynb) and
@@ -21,7 +23,7 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from attnlab import attention_weights, decompose, positions, races, stats
+from attnlab import attention_weights, decompose, plots, positions, races, stats
 from attnlab.attention import MultiHeadAttention
 from attnlab.decompose import Parts
 from attnlab.exercises import check
@@ -62,8 +64,9 @@ guess.reveal({1: 0, 32: 1, 1024: 2, 16384: 3}[round(gib)],
 # So it seems that we must choose: long texts, or seeing what heads do. We need not choose.
 #
 # Our example for all derivations: two heads, 512 tokens, float64, so that what remains of an error is a
-# wrong formula and not rounding. $s$ are scores, $a$ weights, shape (batch, heads, query, key). We form
-# them here, for comparison only. Errors of formulas are rounded to nine decimals: 0 is below $10^{-9}$.
+# wrong formula and not rounding. $d$ is the size of a head here, $d_k$ elsewhere. $s$ are scores,
+# $a$ weights, shape (batch, heads, query, key). We form them here, for comparison only. Errors of
+# formulas are rounded to nine decimals: 0 is below $10^{-9}$.
 
 # %%
 n, d = 512, 64
@@ -187,7 +190,7 @@ claim("Σ a² from two lse, largest error.", error((lse_twice - 2 * lse).exp(), 
 #
 # The values are ours to choose. With $V :=$ the number of each token, one channel, the kernel returns the mean
 # position $\sum_j a_{ij}\, j$. With $V :=$ 1 for some keys and 0 for the others it returns the mass on these keys (on the
-# first key: the weight of a sink, notebook 3). We want the attended **distance** of notebook 3,
+# first key: the weight of a sink, notebook 3). We want the **attended distance** of notebook 3,
 # $\sum_j a_{ij} |i - j|$, of heads without a causal mask.
 #
 # In general we want $\sum_j a_{ij} f_{ij}$. If $f_{ij} = \sum_c x_{ic}\, y_{jc}$ with a few channels $c$, then one call with
@@ -226,7 +229,7 @@ place, squares = kernel(q, k, values).unbind(-1)  # (1, 2, n) each
 claim("Mean (i - j)² from one call, largest error in tokens².",
       error(j**2 - 2 * j * place + squares, (a * (i - j) ** 2).sum(-1)).round(decimals=6), below=1e-6,
       source="this notebook", id="16.2")
-claim("But the distance of the mean position is not the mean distance: keys on both sides cancel. Off by, in tokens.",
+claim("But the distance of the mean position is not the attended distance: keys on both sides cancel. Off by, in tokens.",
       error((place - j).abs(), stats.attention_distance(a)), above=10, source="this notebook", id="16.2")
 
 # %% [markdown]
@@ -243,7 +246,8 @@ claim("But the distance of the mean position is not the mean distance: keys on b
 # ### Exercise 15.2: the distance, both ways &nbsp; (●●●, 12 minutes)
 #
 # From the full call you have the mean positions `place` and `lse`, from the causal call `place_behind` and
-# `lse_behind`, all of shape (n,). Query number i stands at i = 0, 1, ... Return the mean distances.
+# `lse_behind`, all of shape (n,). Query number i stands at i = 0, 1, ... Return the attended
+# distances.
 
 # %% tags=["exercise"]
 def distance(place, lse, place_behind, lse_behind):
@@ -317,7 +321,7 @@ check("15.3", merge)
 # $$\sum_j a_{ij} a'_{ij} = \sum_j e^{s_{ij} + s'_{ij} - \text{lse}_i - \text{lse}'_i} = e^{\text{lse}_i(s + s') - \text{lse}_i - \text{lse}'_i} .$$
 #
 # And $s + s'$ is again a score, of a head whose query is $q$ and $q'$ side by side, and likewise its key:
-# $[q;\, q'] \cdot [k;\, k'] = q \cdot k + q' \cdot k'$. So the kernel gives its lse too.
+# $[q\ \ q'] \cdot [k\ \ k'] = q \cdot k + q' \cdot k'$. So the kernel gives its lse too.
 
 # %%
 one, two = q[:, :1], q[:, 1:]
@@ -661,9 +665,9 @@ claim("And at std 0.001 it gives none (NaN).", correlations[2][1] != correlation
 # as good as any other.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Explore
+# ## Try it: memory and length
 #
-# 1. Both axes are logarithmic: a straight line of slope 2 is n², one of slope 1 is n. Find both slopes.
+# 1. Both axes are logarithmic: a straight line of slope 2 is $n^2$, one of slope 1 is $n$. Find both slopes.
 # 2. At 16 heads and 256 tokens rows hold more than the matrix. Why? (They have a block of a fixed size.)
 # 3. Set the memory to that of your machine, the horizontal dotted line. How many tokens does each route allow?
 # 4. Twice the memory: how many times the tokens by the matrix, how many by rows?
@@ -762,13 +766,14 @@ guess.reveal(0 if nearest <= 32 else 1 if nearest <= 500 else 2 if nearest <= 40
 # %% slideshow={"slide_type": "subslide"}
 fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 edges = torch.logspace(0, 14, 57, base=2).long().unique()
-for name, said, colour, style in (("rope", "RoPE", "#00224e", "-"), ("alibi", "ALiBi", "#b8860b", "--")):
+for name, said in (("rope", "RoPE"), ("alibi", "ALiBi")):
     for head in range(4):
         far = long[name].distance[0, head]
         middles, means = zip(*(
             ((low * high).sqrt().item(), far[low:high].mean().item())
             for low, high in zip(edges[:-1], edges[1:], strict=True)), strict=True)  # fmt: skip
-        ax.loglog(middles, means, style, color=colour, lw=1.8, label=f"{said}, 4 heads" if head == 0 else None)
+        ax.loglog(middles, means, color=plots.ENCODING_LOOKS[name][0], lw=1.8,
+                  label=f"{said}, 4 heads" if head == 0 else None)
 ax.loglog([2, n_text], [1, n_text / 2], ":", color="#7c7b78", lw=2.5, label="all keys alike")
 ax.axvline(32, color="#7c7b78", lw=1)
 ax.text(34, 1, "trained to here")
@@ -789,10 +794,12 @@ claim("ALiBi: attended distance times the slope of the head, for the three flatt
 
 # %% [markdown]
 # Keep this beside the losses of notebook 12. ALiBi's bias decides how far a head looks. If content plays no part, the
-# weights are in proportion to $e^{-m\,\text{distance}}$ with the slope $m$, and their mean distance is nearly $1/m$: 4, 16, 64, 256
-# tokens. Three heads are near to that; the steepest one looks further, so there content does play a part. None of it changes with the
-# length of the text. RoPE has nothing of that kind, and its heads, taught on 32 tokens, look at keys all over 16,384.
-# (Two small models of one task: that they do so is measured, that every model with RoPE would is not.)
+# weights are in proportion to $e^{-m\,\text{distance}}$ with the slope $m$, and their attended
+# distance is nearly $1/m$: 4, 16, 64, 256 tokens. Three heads are near to that; the steepest one
+# looks further, so there content does play a part. None of it changes with the length of the text.
+# RoPE has nothing of that kind, and its heads, taught on 32 tokens, look at keys all over 16,384.
+# (Two small models of one task: that they do so is measured, that every model with RoPE would is
+# not.)
 #
 # At no time did more than a small piece of the 4 GiB of weights exist.
 
@@ -817,29 +824,37 @@ claim("ALiBi: attended distance times the slope of the head, for the three flatt
 # are nearly uniform.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Questions
+# ### Questions
 #
-# **(9) What are the most effective strategies for handling very long sequences?** Three different problems: memory, work, and being right.
-# Memory: never hold the matrix; merge blocks, as the kernel does (exercise 15.3), and read statistics from rows. Work stays n²
-# with both; only heads that see less save it (windows, notebook 5). Being right beyond the training length is a matter of the
-# encoding: the figure above and notebook 12.
+# *What are the most effective strategies for handling very long sequences?* (Review question 9 of
+# the course, begun in [notebook 12](12-beyond-training-length.ipynb).) Three different problems:
+# memory, work, and being right. Memory: never hold the matrix; merge blocks, as the kernel does
+# (exercise 15.3), and read statistics from rows. Work stays $n^2$ with both; only heads that see
+# less save it (windows, [notebook 5](05-sharing-and-scales.ipynb)). Being right beyond the training
+# length is a matter of the encoding: the figure above and notebook 12.
 #
-# **(11) What are the memory bottlenecks in multi-head attention and how can they be addressed?** The scores and weights of each head: n² numbers,
-# times four for twice the tokens, measured above. A fused kernel holds none of them, and after this notebook
-# looking at heads needs none of them either. In decoding it is the keys and values of the past, which grow with n: shared key/value heads (notebook 5) and notebook 14.
+# *What are the memory bottlenecks in multi-head attention, and how can they be addressed?* (Review
+# question 11 of the course, with [notebook 14](14-what-attention-costs.ipynb).) The scores and
+# weights of each head: $n^2$ numbers, times four for twice the tokens, measured above. A fused
+# kernel holds none of them, and after this notebook looking at heads needs none of them either. In
+# decoding it is the keys and values of the past, which grow with n: shared key/value heads
+# (notebook 5) and notebook 14.
 #
-# ## Common misconceptions
+# ### Common misconceptions
 #
-# - *"With FlashAttention one can no longer see what heads do."* One cannot see single weights all at once. Every statistic of
-#   this notebook is exact.
-# - *"These are estimates, from a sample of rows."* No: all rows, all keys. Errors are rounding, and were measured.
-# - *"The kernel saves work."* It saves memory and trips to it. The n² products are still made (half of them under a causal mask).
-# - *"The mean distance is the distance of the mean position."* Only if all keys lie on one side, as under a causal mask.
-# - *"Half precision is good enough for a statistic, since it is for training."* Not for a difference of large numbers: entropies
-#   below zero.
-# - *"A correlation is always a number."* Not that of a uniform head.
+# - "With FlashAttention one can no longer see what heads do": one cannot see single weights all at
+#   once. Every statistic of this notebook is exact.
+# - "These are estimates, from a sample of rows": no, all rows, all keys. Errors are rounding, and
+#   were measured.
+# - "The kernel saves work": it saves memory and trips to it. The $n^2$ products are still made
+#   (half of them under a causal mask).
+# - "The attended distance is the distance of the mean position": only if all keys lie on one side,
+#   as under a causal mask.
+# - "Half precision is good enough for a statistic, since it is for training": not for a difference
+#   of large numbers: entropies below zero.
+# - "A correlation is always a number": not that of a uniform head.
 #
-# ## Further reading
+# ### Further reading
 #
 # - Milakov and Gimelshein 2018, *Online normalizer calculation for softmax*: section 3, how two parts of a row are merged.
 # - Rabe and Staats 2021, *Self-attention Does Not Need O(n²) Memory*: section 2.
@@ -847,4 +862,4 @@ claim("ALiBi: attended distance times the slope of the head, for the three flatt
 # - Katharopoulos et al. 2020, *Transformers are RNNs*: section 3.3, the running sum that causal Gram matrices are.
 # - Xiao et al. 2024, *Efficient Streaming Language Models with Attention Sinks*: section 3, why the first key receives so much.
 #
-# This was the last notebook. Back to [the start](00-start-here.ipynb).
+# **The end.** This was the last notebook. Back to [the start](00-start-here.ipynb).

@@ -77,7 +77,7 @@ class Doubling(Cache):
 
 
 class NoModule:
-    """As in the notes."""
+    """As the notebook shows it."""
 
     def __init__(self, d_model, max_len=5000):
         self.register_buffer("pe", self._generate_pe(d_model, max_len))
