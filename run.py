@@ -7,7 +7,8 @@
 
 The first start makes the folder .venv beside this file and installs into it what requirements.txt
 names; later starts find it ready. Nothing outside .venv is changed, and deleting .venv undoes it.
-ATTNLAB_NEWEST=1 installs the newest release of everything instead of the tested versions.
+ATTNLAB_NEWEST=1 installs the newest release of everything instead of the tested versions;
+ATTNLAB_OLDEST=1 the oldest releases that attnlab promises to work with, to test them.
 """
 
 # Standard library only. No f-strings, no annotations: an old Python has to be able to read this
@@ -43,6 +44,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.abspath(__file__))
 # PyTorch's own index of builds without CUDA. The ordinary Linux build carries gigabytes of CUDA.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PEERS = ("rotary-embedding-torch", "transformers", "x-transformers")
 START = "notebooks/00-start-here.ipynb"
 
 
@@ -61,6 +63,11 @@ def newest():
     return os.environ.get("ATTNLAB_NEWEST", "") not in ("", "0")
 
 
+def oldest():
+    """True where the oldest releases are wanted that pyproject.toml allows."""
+    return os.environ.get("ATTNLAB_OLDEST", "") not in ("", "0")
+
+
 def has_nvidia():
     return bool(shutil.which("nvidia-smi")) or os.path.exists("/proc/driver/nvidia/version")
 
@@ -68,6 +75,14 @@ def has_nvidia():
 def unpinned(requirements):
     """The text of requirements.txt with every `==version` taken away."""
     return re.sub(r"(?m)^([A-Za-z0-9][\w.\-\[\],]*)[ \t]*==[^\s;#]+", r"\1", requirements)
+
+
+def lowered(requirements, pyproject):
+    """The text of requirements.txt with attnlab's dependencies at their lower bounds, and without
+    the packages that attnlab is only compared with: they need newer ones."""
+    for name, bound in re.findall(r'(?m)^    "([\w-]+)>=([\d.]+)",$', pyproject):
+        requirements = re.sub(r"(?m)^{}==.*$".format(name), name + "==" + bound, requirements)
+    return re.sub(r"(?m)^({})==.*\n".format("|".join(PEERS)), "", requirements)
 
 
 def torch_requirement(requirements):
@@ -149,6 +164,8 @@ class Setup:
 
     def requirements(self):
         text = self.read("requirements.txt")
+        if oldest():
+            return lowered(text, self.read("pyproject.toml"))
         return unpinned(text) if newest() else text
 
     def key(self):
@@ -243,10 +260,10 @@ class Setup:
             say("which may be larger (several GB).")
 
     def install_rest(self):
-        # The file with the pins gone lies in .venv; pip reads `-e .` from where it is started.
+        # The file with other pins lies in .venv; pip reads `-e .` from where it is started.
         name = "requirements.txt"
-        if newest():
-            name = os.path.join(self.env, "newest.txt")
+        if newest() or oldest():
+            name = os.path.join(self.env, "newest.txt" if newest() else "oldest.txt")
             with open(name, "w", encoding="utf-8") as file:
                 file.write(self.requirements())
         eager = ["--upgrade", "--upgrade-strategy", "eager"] if newest() else []
@@ -319,6 +336,12 @@ def test(setup, arguments):
         ("tests and notebooks",
          ["-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]),
     ]
+    if oldest():  # what old releases and new ones of other packages warn of is not ours
+        steps = [
+            ("tests", ["-m", "pytest", "tests", "-n", "2", "--dist", "loadfile",
+                       "-m", "not browser", "-W", "ignore"]),
+            ("notebooks", [os.path.join("notebooks", "weigh.py")]),
+        ]
     if arguments:
         steps = [("pytest", ["-m", "pytest"] + arguments)]
     failed, status = [], 0

@@ -99,6 +99,7 @@ def course(tmp_path):
 def tested_versions(monkeypatch):
     """Whatever the tests themselves run under, run.py is asked for the pinned versions."""
     monkeypatch.delenv("ATTNLAB_NEWEST", raising=False)
+    monkeypatch.delenv("ATTNLAB_OLDEST", raising=False)
 
 
 def pip_calls(calls):
@@ -404,6 +405,30 @@ def test_newest_installs_the_newest(course):
     assert pip_calls(course.start("test").calls), "back to the tested versions"
 
 
+def test_oldest_takes_the_lower_bounds_and_no_peers():
+    text = run.lowered(REQUIREMENTS, (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    have = dict(re.findall(r"(?m)^([a-z][\w-]*)==(\S+)", text))
+    pins = dict(re.findall(r"(?m)^([a-z][\w-]*)==(\S+)", REQUIREMENTS))
+    needed = [Requirement(line) for line in importlib.metadata.requires("attnlab")]
+    bounds = {r.name: str(r.specifier).removeprefix(">=") for r in needed}
+    assert len(bounds) > 5 and bounds == {name: have[name] for name in bounds}
+    assert set(pins) - set(have) == set(run.PEERS)
+    assert {n: v for n, v in have.items() if n not in bounds} == {
+        n: v for n, v in pins.items() if n not in bounds and n not in run.PEERS
+    }
+
+
+def test_oldest_is_an_environment_of_its_own(course):
+    pyproject = '[project]\ndependencies = [\n    "numpy>=1.26",\n]'
+    (course.root / "pyproject.toml").write_text(pyproject)
+    course.start("test")
+    status, _, calls = course.start("test", ATTNLAB_OLDEST="1")
+    assert status == 0 and pip_calls(calls)[-1].endswith("oldest.txt")
+    assert "numpy==1.26\n" in (course.root / ".venv" / "oldest.txt").read_text()
+    assert any("weigh.py" in call for call in calls) and not any("nbval" in c for c in calls)
+    assert pip_calls(course.start("test").calls), "back to the tested versions"
+
+
 def test_the_pins_lie_in_the_ranges_of_attnlab():
     pins = dict(re.findall(r"(?m)^([a-z][\w-]*)==(\S+)", REQUIREMENTS))
     needed = [Requirement(line) for line in importlib.metadata.requires("attnlab")]
@@ -412,7 +437,7 @@ def test_the_pins_lie_in_the_ranges_of_attnlab():
         assert pins[requirement.name] in requirement.specifier, str(requirement)
 
 
-@pytest.mark.skipif(run.newest(), reason="ATTNLAB_NEWEST: not the pinned versions, by request")
+@pytest.mark.skipif(run.newest() or run.oldest(), reason="not the pinned versions, by request")
 def test_what_is_installed_is_what_is_pinned():
     pins = dict(re.findall(r"(?m)^([a-z][\w-]*)==(\S+)", REQUIREMENTS))
     have = {name: importlib.metadata.version(name).split("+")[0] for name in pins}
