@@ -81,6 +81,27 @@ def first_tensor(*args, **kwargs):
     return tensors[0].clone() if tensors else None
 
 
+def given_back(position):
+    """An answer that returns the argument at this position, whatever it is."""
+
+    def answer(*args, **kwargs):
+        given = [*args, *kwargs.values()]
+        value = given[position] if position < len(given) else None
+        return value.clone() if isinstance(value, torch.Tensor) else value
+
+    return answer
+
+
+def like_each(make):
+    """An answer of one tensor made like the last tensor argument: another shape than the first."""
+
+    def answer(*args, **kwargs):
+        tensors = [a for a in [*args, *kwargs.values()] if isinstance(a, torch.Tensor)]
+        return make(tensors[-1].float()) if tensors else None
+
+    return answer
+
+
 def first_part(answer):
     return answer[0] if isinstance(answer, tuple) else answer
 
@@ -89,17 +110,32 @@ FUNCTIONS = {
     "blank": raises_blank,
     "nothing": lambda *args, **kwargs: None,
     "zero": lambda *args, **kwargs: 0.0,
+    "one": lambda *args, **kwargs: 1,
+    "true": lambda *args, **kwargs: True,
+    "empty text": lambda *args, **kwargs: "",
+    "empty list": lambda *args, **kwargs: [],
     "a zero tensor": lambda *args, **kwargs: torch.zeros(()),
     "zeros like the input": lambda *args, **kwargs: torch.zeros_like(first_tensor(*args, **kwargs)),
     "ones like the input": lambda *args, **kwargs: torch.ones_like(first_tensor(*args, **kwargs)),
     "a copy of the input": first_tensor,
+    "the first argument": given_back(0),
+    "the second argument": given_back(1),
+    "the last argument": given_back(-1),
+    "random numbers": like_each(torch.randn_like),
+    "zeros like the last tensor": like_each(torch.zeros_like),
+    "ones like the last tensor": like_each(torch.ones_like),
     "the arguments": lambda *args, **kwargs: args,
     "no function": 3,
 }
 VALUES = {
     "blank": ...,
     "nothing": None,
+    "zero": 0,
+    "one": 1,
+    "true": True,
     "empty text": "",
+    "empty list": [],
+    "an array of ones": torch.ones(4),
     "a zero tensor": torch.zeros(()),
     "NaN": float("nan"),
     "a function": lambda: None,
@@ -115,11 +151,36 @@ LAZY = [
 def test_blanks_constants_and_copies_never_pass(number, name):
     right = BANKS[number].right[0]
     parts = right if isinstance(right, tuple) else (right,)
-    answers = [(FUNCTIONS if callable(p) else VALUES).get(name, None) for p in parts]
-    result = find(number)(*answers)
-    assert result.status == ("not attempted" if name == "blank" else result.status)
-    assert result.status != "correct"
-    assert "\n" not in repr(result)
+    lazy = [(FUNCTIONS if callable(p) else VALUES).get(name, None) for p in parts]
+    one_of_them = [(*parts[:i], lazy[i], *parts[i + 1 :]) for i in range(len(parts))]
+    for answers in (lazy, *one_of_them):
+        result = find(number)(*answers)
+        assert result.status == ("not attempted" if name == "blank" else result.status)
+        assert result.status != "correct"
+        assert "\n" not in repr(result)
+
+
+ONE_INPUT = {"1.3", "2.1", "5.2", "6.3", "7.1", "8.1", "11.1", "13.1", "14.4"}
+
+
+@pytest.mark.parametrize("number", [n for n in BANKS if n not in ONE_INPUT])
+def test_the_first_right_result_given_again_and_again_does_not_pass(number):
+    """Each check asks for more than one input: an answer may not be made for one of them."""
+    right = BANKS[number].right[0]
+    parts = right if isinstance(right, tuple) else (right,)
+
+    def once(function):
+        kept = []
+
+        def answer(*args, **kwargs):
+            kept.append(function(*args, **kwargs) if not kept else kept[0])
+            return kept[0]
+
+        return answer
+
+    for i in range(len(parts)):
+        result = find(number)(*parts[:i], once(parts[i]), *parts[i + 1 :])
+        assert result.status != "correct"
 
 
 @pytest.mark.parametrize("number", EXERCISES)

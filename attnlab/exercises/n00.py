@@ -99,3 +99,12 @@ def output_of_a_query(answer):
         "the favourite only: every key counts, by its weight",
     )
     require(says(weights @ values), "not the output: sum_j weight_j value_j, over the keys j")
+    weights, values = torch.tensor([0.1, 0.2, 0.3, 0.2, 0.2]), torch.randn(5, 2)
+    try:
+        got = call(answer, weights, values)
+    except (IndexError, RuntimeError):
+        got = None
+    require(
+        isinstance(got, torch.Tensor) and got.shape == (2,) and says(weights @ values),
+        "right for one size only: there may be any number of keys",
+    )

@@ -70,6 +70,12 @@ def weights_from_scores(answer):
     everybody = torch.ones(4, 4, dtype=torch.bool)
     plain = require_tensor(call(answer, scores, everybody), (4, 4))
     require(close(plain, scores.softmax(-1)), "wrong where nothing is hidden: nothing to mask")
+    wide = torch.randn(3, 3)
+    got = call(answer, wide, everybody[:3, :3])
+    require(
+        isinstance(got, torch.Tensor) and close(got, wide.softmax(-1)),
+        "right for one size only: take n from the scores",
+    )
     large = call(answer, 500 * scores, mask)
     require(
         isinstance(large, torch.Tensor) and bool(large.isfinite().all()),
@@ -121,6 +127,11 @@ def causal_head(answer):
             "keys used as values: the output mixes the values x @ w_v": [head(v=k)],
             "mask after softmax: the rows of the weights no longer sum to 1": [
                 scores.softmax(-1).tril() @ v[0, 0]
+            ],
+            "masked scores set to zero: exp(0) is 1, so hidden keys keep weight; use minus "
+            "infinity": [scores.tril().softmax(-1) @ v[0, 0]],
+            "no softmax: weights are positive and sum to 1 over the keys": [
+                scores.tril() @ v[0, 0], scores @ v[0, 0],
             ],
             "softmax over the wrong axis: it must run over the keys, dim=-1": [
                 hidden.softmax(0) @ v[0, 0]

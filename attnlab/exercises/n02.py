@@ -69,6 +69,17 @@ def split_and_merge(split, merge):
         "features interleaved: the features of one head must stay side by side",
     )
     require(torch.equal(back, y), "merge does not undo split: compare merge(split(y)) with y")
+    y = torch.randn(1, 3, 10)
+    try:
+        parts = call(split, y, 2)
+        back = call(merge, y.view(1, 3, 2, 5).transpose(1, 2).contiguous())
+    except RuntimeError:
+        parts = back = None
+    require(
+        all(isinstance(t, torch.Tensor) for t in (parts, back))
+        and torch.equal(parts, y.view(1, 3, 2, 5).transpose(1, 2)) and torch.equal(back, y),
+        "right for one size only: take batch, tokens and d_head from the shape of the input",
+    )
 
 
 @exercise("2.3", "What did each head add?", minutes=10, difficulty=2)
@@ -99,6 +110,15 @@ def contributions(answer):
     )
     require(close(got.sum(0), whole), "the parts do not add up: their sum must be concat @ W_O")
     require(close(got, expected), "right sum, wrong parts: head i goes through rows of its own")
+    heads, w_o = torch.randn(2, 3, 5), torch.randn(10, 7)
+    try:
+        got = call(answer, heads, w_o)
+    except (RuntimeError, IndexError):
+        got = None
+    require(
+        isinstance(got, torch.Tensor) and close(got, heads @ w_o.view(2, 5, 7)),
+        "right for one size only: take n_heads and d_head from the shape of `heads`",
+    )
 
 
 @exercise("2.4", "The whole layer", minutes=20, difficulty=3)
@@ -119,7 +139,30 @@ def multi_head(answer):
     mixed = [(x @ w).view(n_heads, n, d_head) for w in w_qkv.chunk(3, dim=-1)]
     one = [(x @ w)[None] for w in w_qkv.chunk(3, dim=-1)]
     columns = ((q @ k.mT) / 2).softmax(1) @ v
+    # each head projects a slice of x, by the block of the matrix that belongs to it on both sides
+    cut = [
+        torch.stack([x[:, i : i + d_head] @ w[i : i + d_head, i : i + d_head]
+                     for i in range(0, d_model, d_head)])
+        for w in w_qkv.chunk(3, dim=-1)
+    ]  # fmt: skip
+    dealt = [(x @ w).view(n, d_head, n_heads).permute(2, 0, 1) for w in w_qkv.chunk(3, dim=-1)]
+    per_head = (x @ w_qkv).view(n, n_heads, 3, d_head).permute(2, 1, 0, 3)
     mistakes = {
+        "x cut into heads: every head projects all of x; cut what comes out": (
+            merge(attend(*cut)) @ w_o
+        ),
+        "features dealt out in turn: the d_head features of a head lie side by side": (
+            attend(*dealt).permute(1, 2, 0).reshape(n, d_model) @ w_o
+        ),
+        "thirds of each head: w_qkv has all queries first, then all keys, then all values": (
+            merge(attend(*per_head)) @ w_o
+        ),
+        "softmax over the heads: it must run over the keys, the last axis": (
+            merge((q @ k.mT / 2).softmax(0) @ v) @ w_o
+        ),
+        "W_O and √d forgotten: divide the scores, and project the concatenation": (
+            merge(attend(scale=1.0))
+        ),
         "missing √d: divide the scores by the root of d_head": merge(attend(scale=1.0)) @ w_o,
         "root of d_model: each head's queries are d_head long": merge(attend(scale=12**-0.5)) @ w_o,
         "divided by d, not its root": merge(attend(scale=1 / d_head)) @ w_o,

@@ -14,7 +14,7 @@ def _causal(n: int, std: float = 1.0) -> torch.Tensor:
 
 @exercise("3.1", "The fixed-offset baseline", minutes=8, difficulty=1)
 def best_offset(answer):
-    offsets = torch.tensor([-1, -1, -1, -1, -7, -7, -4, 2, -9, -4])
+    offsets = torch.tensor([-7, -1, -1, -4, -1, -7, -1, 2, -9, -4])  # the first is not the answer
     query = torch.tensor([12, 9, 14, 20, 11, 30, 17, 4, 10, 8])
     pairs = torch.stack([query, query + offsets], dim=1)
     got = call(answer, pairs)
@@ -31,6 +31,10 @@ def best_offset(answer):
         offset != 1,
         "wrong sign: the offset is key − query, negative for a key that stands before",
     )
+    require(
+        not (offset == -7 and math.isclose(share, 0.2, abs_tol=1e-5)),
+        "first link: count how often each offset occurs among all of them",
+    )
     mistakes = {
         "mean offset: a head looks at one place; take the offset that occurs most often": -3.3,
         "median offset: take the offset that occurs most often": -4,
@@ -41,12 +45,13 @@ def best_offset(answer):
         require(not math.isclose(offset, wrong, abs_tol=1e-4), name)
     require(offset == -1, "not the offset that fits most links: count how often each one occurs")
     require(share != 4, "count, not share: divide by the number of links")
+    require(not math.isclose(share, 40, abs_tol=1e-3), "percent: a share lies between 0 and 1")
     require(
         not math.isclose(share, 4 / 5, abs_tol=1e-5),
         "share of the different offsets: divide by the number of links",
     )
     require(math.isclose(share, 0.4, abs_tol=1e-5), "not the share: 4 of the 10 links fit")
-    ahead = torch.tensor([[3, 5], [1, 3], [4, 5]])
+    ahead = torch.tensor([[4, 5], [3, 5], [1, 3]])
     got = call(answer, ahead)
     require(
         require_number(got[0]) == 2,
@@ -130,17 +135,21 @@ def causal_entropy(answer):
 def held_out(answer):
     in_a = torch.tensor([True, False] * 6)
     hits = torch.zeros(12, 4)
-    hits[in_a, 0], hits[~in_a, 0] = torch.tensor([1.0, 0, 1, 1, 0, 1]), torch.ones(6)
-    hits[in_a, 1], hits[~in_a, 1] = torch.ones(6), torch.tensor([1.0, 0, 0, 1, 0, 0])
+    hits[in_a, 0], hits[~in_a, 0] = torch.tensor([[1.0, 0, 1, 1, 0, 1], [1, 0, 1, 1, 1, 1]])
+    hits[in_a, 1], hits[~in_a, 1] = torch.ones(6), torch.tensor([0.0, 0, 0, 1, 1, 0])
     hits[~in_a, 2] = torch.tensor([1.0, 1, 1, 0, 0, 0])
     hits[in_a, 3] = torch.tensor([1.0, 1, 0, 0, 0, 0])
-    # chosen on A: head 1 (6/6), on B 2/6; best on B and overall: head 0 (4/6, 6/6)
+    # chosen on A: head 1 (6/6), on B 2/6; best on B and overall: head 0 (4/6, 5/6)
     got = call(answer, hits, in_a)
     require(
         isinstance(got, tuple | list) and len(got) == 2,
         "not two things: return the head and its share on the other half",
     )
     head, share = require_number(got[0]), require_number(got[1])
+    require(
+        not (share == 1 and math.isclose(head, 1 / 3, abs_tol=1e-5)),
+        "share first: return the head, then its share",
+    )
     near = {name: math.isclose(share, x, abs_tol=1e-5) for name, x in
             {"a": 1.0, "b": 1 / 3, "all": 8 / 12, "zero": 4 / 6}.items()}  # fmt: skip
     require(
@@ -154,6 +163,11 @@ def held_out(answer):
     require(head == 1, "not the best head on the half that chooses")
     require(not near["a"], "scored where it was chosen: score on the other half")
     require(not near["all"], "scored on all sentences: leave out those that chose the head")
+    require(
+        not math.isclose(share, 5 / 6, abs_tol=1e-5),
+        "share of another head: that is the best share on the other half; score the head you chose",
+    )
+    require(not math.isclose(share, 100 / 3, abs_tol=1e-3), "percent: a share lies between 0 and 1")
     require(share != 2, "hits counted: return the share, not the number")
     require(
         not math.isclose(share, 2 / 12, abs_tol=1e-5),

@@ -103,6 +103,15 @@ def importance_of_heads(answer):
         "softmaxed gates: gates are independent numbers, each 1, not weights that sum to 1",
     )
     require(close(got, expected), "not the mean of |dL/dξ|: compare with the code of the notebook")
+    few = torch.randn(3, 2)
+    try:
+        got = call(answer, lambda gates: (gates * few).sum(-1), 3, 2)
+    except RuntimeError:
+        got = None
+    require(
+        isinstance(got, torch.Tensor) and close(got.detach(), few.abs().mean(0)),
+        "right for one size only: make gates of shape (batch, n_heads)",
+    )
 
 
 @exercise("4.3", "Who goes first", minutes=8, difficulty=2)
@@ -117,9 +126,16 @@ def first_to_go(answer):
     flat = scores.flatten().argsort()
     if isinstance(got, torch.Tensor):
         got = got.tolist()
+
+    def whole(number):
+        number = number.item() if hasattr(number, "item") else number
+        require(int(number) == float(number), "not whole numbers: head number i is in layer "
+                "i // n_heads, rounded down")  # fmt: skip
+        return int(number)
+
     try:
-        got = [tuple(int(n) for n in pair) for pair in got]
-    except (TypeError, ValueError, RuntimeError):
+        got = [tuple(whole(n) for n in pair) for pair in got]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         numbers = [n for n in got if isinstance(n, int)] if isinstance(got, (list, tuple)) else []
         require(numbers != flat[:k].tolist(), "numbers, not pairs: head number 7 of layers of 5 "
                 "heads is head 2 of layer 1")  # fmt: skip
@@ -149,7 +165,7 @@ def first_to_go(answer):
     require(len(got) == k, f"another number of heads: k = {k} are wanted, got {len(got)}")
     require(got == expected, f"not the least important: expected {expected}, got {got}")
     wide = torch.tensor([[3.0, 1.0], [2.0, 5.0], [4.0, 0.0]])
-    got = [tuple(int(n) for n in pair) for pair in call(answer, wide, 3)]
+    got = [tuple(whole(n) for n in pair) for pair in call(answer, wide, 3)]
     require(got == [(2, 1), (0, 1), (1, 0)], "right for one shape only: layers may be fewer or "
             "more, and so may heads")  # fmt: skip
 
@@ -179,7 +195,7 @@ def upside_down(answer):
 
 @exercise("4.5", "Prune by hand", minutes=15, difficulty=3)
 def prune_matrices(answer):
-    d, h, d_head, keep = 10, 4, 3, [2, 0]
+    d, h, d_head, keep = 14, 4, 3, [3, 1]  # so that each mistake below takes other columns
     w_q, w_k, w_v = torch.randn(3, d, h * d_head)
     w_o = torch.randn(h * d_head, d)
     got = call(answer, w_q, w_k, w_v, w_o, h, list(keep))
@@ -229,13 +245,13 @@ def prune_matrices(answer):
     mistakes = {
         "the first heads: keep those in keep, wherever they stand": columns([0, 1]),
         "order changed: the heads come in the order of keep": columns(sorted(keep)),
-        "the others: keep the heads in keep, and drop the rest": columns([1, 3]),
+        "the others: keep the heads in keep, and drop the rest": columns([0, 2]),
         "every h-th column: a head's columns lie side by side": torch.cat(
             [torch.arange(i, h * d_head, h) for i in keep]
         ),
         "every d_head-th column: a head's columns lie side by side": torch.arange(h * d_head)
         .view(h, d_head).T.flatten()[here],
-        "one too early: head h begins at column h · d_head": columns([1, -1 % h]),
+        "one too early: head h begins at column h · d_head": columns([2, 0]),
     }  # fmt: skip
     for name, which in mistakes.items():
         require(not same(taken(which)), name)
@@ -256,4 +272,14 @@ def prune_matrices(answer):
     require(
         all(g.shape == e.shape and close(g, e) for g, e in zip(got, taken(i), strict=True)),
         "right for two heads only: keep may have any length",
+    )
+    w_q, w_k, w_v, w_o = *torch.randn(3, 6, 10), torch.randn(10, 6)
+    i = torch.arange(5, 10)
+    try:
+        got = call(answer, w_q, w_k, w_v, w_o, 2, [1])
+    except (IndexError, RuntimeError):
+        got = None
+    require(
+        got is not None and all(close(g, e) for g, e in zip(got, taken(i), strict=True)),
+        "right for one size only: d_head is the width of W_Q divided by n_heads",
     )

@@ -120,11 +120,17 @@ def decode(answer):
     word, place = torch.randint(0, 30, (60,)), torch.randint(0, 20, (60,))
     sums = words[word] + places[place]
     got = call(answer, sums, words, places)
+    if isinstance(got, torch.Tensor) and got.dim() == 2:
+        got = tuple(got)  # both in one tensor, a row each
     require(
         isinstance(got, (tuple, list)) and len(got) == 2,
         "not two answers: return the rows of words and the rows of places, as a pair",
     )
     got_word, got_place = (require_tensor(part, (60,)) for part in got)
+    require(
+        all(torch.equal(part, part.long().to(part.dtype)) for part in (got_word, got_place)),
+        "not whole numbers: rows are counted 0, 1, …; divide with //",
+    )
 
     def same(w, p):
         return torch.equal(got_word.long(), w) and torch.equal(got_place.long(), p)

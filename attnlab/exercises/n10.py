@@ -3,9 +3,9 @@
 import math
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnlab import attention_weights
+from attnlab.exercises._watch import Largest
 from attnlab.exercises.n01 import agrees, close
 from attnlab.positions import ALiBi, t5_bucket
 from attnlab.teach import call, exercise, require, require_tensor
@@ -170,6 +170,14 @@ def alibi_weights(answer):
             "one slope for all heads: each head has its own": (
                 weights(content - slopes[0] * back)
             ),
+            "mask after softmax: the rows no longer sum to 1; hide the scores": (
+                (content - steep * back).softmax(-1).tril()
+            ),
+            "masked scores set to zero: exp(0) is 1, so later keys keep weight; use minus "
+            "infinity": (content - steep * back).tril().softmax(-1),
+            "8 forgotten: the slopes are 2^(-8h/n_heads)": weights(
+                content - steep.pow(1 / 8) * back
+            ),
             "scores, not weights: the softmax is missing": hidden,
             "softmax over the wrong axis: it must run over the keys, the last axis": (
                 hidden.softmax(1)
@@ -190,22 +198,12 @@ def alibi_weights(answer):
         close(call(answer, q, k), expected),
         "right for one size only: take heads, tokens and d_head from the input",
     )
-
-
-class LargestArray(TorchDispatchMode):
-    """How many bytes the largest array has that is made inside the block; views count as what
-    they look at."""
-
-    def __init__(self):
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for made in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(made, torch.Tensor):
-                self.bytes = max(self.bytes, made.untyped_storage().nbytes())
-        return result
+    q, k = torch.randn(2, 16, 4, 3)
+    expected = attention_weights(q[None], k[None], encoding=ALiBi(16), causal=True)[0]
+    require(
+        close(call(answer, q, k), expected),
+        "wrong for 16 heads: 8h / n_heads is no whole number there; divide with /, not //",
+    )
 
 
 @exercise("10.4", "Shaw without the large tensor", minutes=20, difficulty=3)
@@ -250,7 +248,7 @@ def shaw_scores(answer):
         require(not close(got, wrong), name)
     require(close(got, scores()), "not Shaw's scores: compare with the formula for n = 2 by hand")
     q, k, table = torch.randn(64, 32), torch.randn(64, 32), torch.randn(5, 32)
-    with LargestArray() as largest:
+    with Largest() as largest:
         second = require_tensor(call(answer, q, k, table), (64, 64))
     row = (torch.arange(64)[None, :] - torch.arange(64)[:, None]).clamp(-2, 2) + 2
     expected = (q @ k.T + (q[:, None] * table[row]).sum(-1)) / math.sqrt(32)
@@ -259,7 +257,7 @@ def shaw_scores(answer):
         "right for one size only: take tokens, d_head and clip from the input",
     )
     require(
-        largest.bytes < 64 * 64 * 32 * 4,
+        largest.numbers < 64 * 64 * 32,
         "builds the n × n × d tensor: the scores are right; multiply q by the table first, then "
         "pick",
     )

@@ -51,6 +51,9 @@ def rotate(answer):
     angle = pos.double()[:, None] * 10_000 ** (-torch.arange(4, dtype=torch.float64) / 4)
     c, s = angle.cos(), angle.sin()
     small = torch.deg2rad(angle)
+    each = angle.repeat_interleave(2, dim=-1)  # 0 0 1 1 2 2 …, for interleaved pairs
+    twice = angle.repeat(1, 2)  # 0 1 2 … 0 1 2 …, for halves
+    neighbours = torch.stack([-x[..., 1::2], x[..., 0::2]], -1).flatten(-2).double()
     new_a = a * c - b * s
     rows = torch.arange(5)
     mistakes = {
@@ -61,6 +64,10 @@ def rotate(answer):
         "mixed layouts: here pair i is channels i and i + d/2; yours turns 2i and 2i + 1": turned(
             x, pos, layout="interleaved"
         ),
+        "mixed layouts: your halves are right, but channels 2i and 2i + 1 share an angle; in this "
+        "layout i and i + d/2 do": x.double() * each.cos() + torch.cat([-b, a], -1) * each.sin(),
+        "mixed layouts: your angles are right, but you turn channel 2i with 2i + 1, not i with "
+        "i + d/2": x.double() * twice.cos() + neighbours * twice.sin(),
         "turned clockwise: the first entry is a·cos − b·sin": turned(x, pos, way=-1.0),
         "i/d in the exponent: with i from 0 to d/2 − 1 it is 2i/d": turned(x, pos, part=0.5),
         "d/2 instead of d in the exponent: it is 2i/d with d channels": turned(x, pos, part=2.0),
@@ -224,6 +231,21 @@ def key_for(answer):
             offsets = torch.arange(-200, 201)
             keys = rope.rotate(k.float().expand(1, 1, 401, d), offsets)[0, 0]
             best = offsets[(keys @ q).argmax()].item()
+            right = turned(q[None, None], torch.tensor([back]))[0, 0]
+            for name, wrong in {
+                "mixed layouts: you turned channels 2i and 2i + 1 together; half-split pairs "
+                "channel i with i + 32": turned(
+                    q[None, None], torch.tensor([back]), layout="interleaved"
+                )[0, 0],
+                "points away: there the score of your key is smallest, not largest": -right,
+            }.items():
+                alike = torch.cosine_similarity(k.double(), wrong, dim=0)
+                require(back == 0 or alike < 0.999, name)
+            require(
+                back == 0 or abs(best + back) != 1,
+                f"off by one: the score of your key is largest {-best} tokens back, not {back}",
+            )
+            require(bool(k.any()), "no key at all: the score of a key of zeros is always 0")
             require(
                 back == 0 or best != back,
                 f"wrong sign: your key is called by a query {back} tokens before it, not after it",

@@ -74,6 +74,13 @@ def squeeze(answer):
         "not squeezed: position 7 is beyond a training range of 4": place,
         "stretched: divide by n / trained, do not multiply": 2 * place,
         "rounded: positions between whole numbers are the point": (place / 2).floor(),
+        "rounded: positions between whole numbers are the point, not the nearest whole ones": (
+            (place / 2).round()
+        ),
+        "rounded: positions between whole numbers are the point, do not round up": (
+            (place / 2).ceil()
+        ),
+        "counted from 1: the first token stands at position 0": (place + 1) / 2,
         "cut off: far positions must stay different from each other": place.clamp(max=3),
         "wrapped around: positions 0 and 4 must not be the same": place % 4,
         "divided by trained: the factor is n / trained": place / 4,
@@ -197,6 +204,13 @@ def verdict(answer):
     )
     require(said(*apart) == "A", "no verdict for A: every run of A is below every run of B")
     require(said(*other) == "B", "no verdict for B: every run of B is below every run of A")
+    overlap = ([0.6, 0.1, 0.1], [0.5, 0.5, 0.9]), ([0.3, 0.4], [0.1, 0.9]), (
+        [0.1, 0.1, 0.9], [0.5, 0.5, 0.6])  # fmt: skip
+    for end in (min, max):
+        require(
+            any(said(a, b) != ("A" if end(a) < end(b) else "B") for a, b in overlap),
+            "best or worst alone: both ends of both ranges count",
+        )
     require(
         said([0.6, 0.1, 0.1], [0.5, 0.5, 0.9]) == "open",
         "means compared: one run of A is worse than two runs of B",

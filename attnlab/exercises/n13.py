@@ -36,8 +36,8 @@ PATHS = [[], [0], [1], [0, 0], [0, 1], [2], [2, 0], [0, 1, 0], [0, 1, 1], [0, 1,
 def path(answer):
     def ask(parents, node):
         got = call(answer, parents, node)
-        if isinstance(got, torch.Tensor):
-            got = got.tolist()
+        if hasattr(got, "tolist"):
+            got = got.tolist()  # torch's and NumPy's arrays
         require(isinstance(got, (list, tuple)), "not a list: return the child numbers as a list")
         got = [x.item() if isinstance(x, torch.Tensor) and x.numel() == 1 else x for x in got]
         require(

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from attnlab import positions
+from attnlab.exercises._watch import Largest
 from attnlab.exercises.n01 import close
 from attnlab.teach import call, exercise, require, require_number, require_tensor
 
@@ -54,8 +55,8 @@ def operations(answer):
 @exercise("14.2", "How many tokens fit?", minutes=8, difficulty=2)
 def tokens_that_fit(answer):
     cases = [  # free bytes, layers, key/value heads, d_head, bytes of a number, texts
-        (16 * 2**30, 32, 8, 128, 2, 4), (10**9, 12, 12, 64, 4, 1), (5 * 10**9, 48, 1, 128, 2, 7),
-        (1000, 1, 1, 8, 2, 3), (10**10, 24, 4, 96, 2, 16),
+        (10 * 2**30, 32, 8, 128, 2, 4), (10**9, 12, 12, 64, 4, 1), (5 * 10**9, 48, 1, 128, 2, 7),
+        (1000, 1, 1, 8, 2, 3), (2000, 1, 1, 8, 2, 3), (10**10, 24, 4, 96, 2, 16),
     ]  # fmt: skip
     got = {case: require_number(call(answer, *case)) for case in cases}
 
@@ -81,6 +82,8 @@ def tokens_that_fit(answer):
     }
     for name, how in names.items():
         require(not is_(**how), name)
+    require(not is_(lambda m, p: round(m / p)), "rounded to the nearest: that token does not "
+            "always fit; round down")  # fmt: skip
     require(not is_(lambda m, p: -(-m // p)), "rounded up: that token does not fit any more")
     require(not is_(lambda m, p: int((m / (p / 2)) ** 0.5)), "n²: the cache grows with n, only the "
             "scores grow with its square")  # fmt: skip
@@ -146,19 +149,31 @@ def weights_in_half(answer):
     require(
         same(got, right), "not the weights: for ordinary numbers they differ from softmax(qk/√d)"
     )
+    narrow = [torch.randn(1, 2, 3, 16).half() for _ in range(2)]
+    got = ask(*narrow, visible[:3, :3])
+    require(
+        isinstance(got, torch.Tensor) and got.shape == (1, 2, 3, 3)
+        and same(got, weights16(*(t.float() for t in narrow), visible[:3, :3])),
+        "right for one size only: d_k is the last number in the shape of q",
+    )
     large = torch.full((1, 1, 5, 64), 40.0).half()
     got = ask(large, large, visible)
     require(isinstance(got, torch.Tensor) and not got.isnan().any(), "scaled after the product: "
             "64 · 40 · 40 = 102,400 is above 65,504, the largest float16, and inf − inf is NaN; "
             "scale the queries first, or multiply in float32")  # fmt: skip
-    require(close(got, weights16(large.float(), large.float(), visible)),
+    require(same(got, weights16(large.float(), large.float(), visible)),
             "not the weights: where all visible scores are equal, so are the weights")  # fmt: skip
+    keys = large - 0.25 * torch.tensor([3, 1, 4, 0, 2]).half()[:, None]
+    got = ask(large, keys, visible)
+    require(isinstance(got, torch.Tensor) and same(got, weights16(large.float(), keys.float(),
+            visible)), "scores cut off: what is above 65,504 must not all become one number; scale "
+            "the queries first, or multiply in float32")  # fmt: skip
     got = ask(-large, large, visible)
     require(isinstance(got, torch.Tensor) and not got.isnan().any(), "scaled after the product: "
             "-102,400 is -inf in float16")  # fmt: skip
     require(got[0, 0].triu(1).abs().max() == 0, "a mask that is not low enough: with scores of "
             "-12,800 your hidden keys win; use -inf")  # fmt: skip
-    require(close(got, weights16(-large.float(), large.float(), visible)),
+    require(same(got, weights16(-large.float(), large.float(), visible)),
             "not the weights: all visible scores are -12,800")  # fmt: skip
 
 
@@ -183,6 +198,8 @@ def repaired_cache(answer):
                     "makes the table")  # fmt: skip
             raise
 
+    require(not isinstance(answer, nn.Module), "an object: the check wants the class itself, "
+            "without calling it")  # fmt: skip
     cache = made(8)
     require(isinstance(cache, nn.Module), "not a Module: then .to(device) and .half() pass it by")
     require(type(cache).forward is not nn.Module.forward, "no forward: `cache(x)` calls it")
@@ -202,6 +219,9 @@ def repaired_cache(answer):
         by_text = x + reference.table(torch.arange(shape[0]))[: shape[0], None]
         require(not close(got, by_text), axis)
         require(not close(got, x), "nothing added: the result is x + table")
+        require(not close(got, right(x) - x), "x forgotten: the result is x + table")
+        require(not close(got, right(x) - x + d**0.5 * x), "x multiplied by √d_model: here the "
+                "result is x + table")  # fmt: skip
         require(close(got, right(x)), "not the sinusoidal table: sines in the even columns, "
                 "cosines in the odd ones, omega_i = 10000^(-2i/d_model)")  # fmt: skip
     require(not cache.state_dict(), "saved with the model: the table can be made again, so "
@@ -238,8 +258,9 @@ def in_pieces(answer):
     whole = 3 * torch.randn(4, 10)
     huge = whole + torch.tensor([[500.0], [-500.0], [0.0], [1000.0]])
     for scores, what in ((whole, "ordinary"), (huge, "large")):
-        blocks = list(scores.split(4, dim=-1))
-        got = call(answer, blocks)
+        blocks = [block.clone() for block in scores.split(4, dim=-1)]  # each with its own storage
+        with Largest() as largest:
+            got = call(answer, blocks)
         require(not isinstance(got, torch.Tensor) or not got.isinf().any(), "overflow: exp of "
                 "large scores is inf, and of low ones 0; subtract the largest first")  # fmt: skip
         require_tensor(got, (4,))
@@ -261,6 +282,17 @@ def in_pieces(answer):
                     "exp is added after log")  # fmt: skip
         require(close(got, scores.logsumexp(-1)), "not the logarithm of the sum: compare with "
                 "torch.cat(blocks, -1).logsumexp(-1)")  # fmt: skip
+        require(largest.numbers < scores.numel(), "blocks joined: right, but all scores are in one "
+                "tensor on the way; keep one number for each block and query")  # fmt: skip
+    few = [torch.randn(2, 3), torch.randn(2, 1)]
+    try:
+        got = call(answer, few)
+    except (IndexError, RuntimeError):
+        got = None
+    require(
+        isinstance(got, torch.Tensor) and close(got, torch.cat(few, -1).logsumexp(-1)),
+        "right for one size only: there may be any number of blocks, of any width",
+    )
     hidden = whole.clone()
     hidden[1, :4] = -torch.inf  # a block of which this query sees nothing
     hidden[2] = -torch.inf

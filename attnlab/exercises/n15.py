@@ -3,31 +3,17 @@
 import math
 
 import torch
-from torch.overrides import TorchFunctionMode
 
+from attnlab.exercises._watch import Largest
 from attnlab.exercises.n01 import close
 from attnlab.teach import call, exercise, require, require_number, require_tensor
 
 
-class _NoMatrix(TorchFunctionMode):
-    """Notes whether any function of torch returned n x n numbers."""
-
-    def __init__(self, n: int):
-        super().__init__()
-        self.n, self.formed = n, False
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor) and result.numel() >= self.n**2:
-            self.formed = True
-        return result
-
-
 def _without_matrix(answer, n: int, *given):
     """The answer's result, and whether it formed n x n numbers on the way."""
-    with _NoMatrix(n) as mode:
+    with Largest() as largest:
         result = call(answer, *given)
-    return result, mode.formed
+    return result, largest.numbers >= n**2
 
 
 @exercise("15.1", "Entropy without weights", minutes=12, difficulty=2)
@@ -61,19 +47,29 @@ def entropy(answer):
     require(close(got, lse - mean), "not the entropy: for scores all alike it is log n")
     require(not formed, "matrix formed: right, but with n × n numbers on the way; let the kernel "
             "average the keys")  # fmt: skip
+    q, k = torch.randn(2, 2, 3, 7, 4)
+    s = q @ k.mT / 2
+    lse = s.logsumexp(-1)
+    require(
+        close(call(answer, q, k, lse), lse - (s.softmax(-1) * s).sum(-1)),
+        "right for one size only: d is the last number in the shape of q",
+    )
+
+
+def both_passes(n):
+    """Weights, positions, and what the full and the causal call give."""
+    s = 1.5 * torch.randn(n, n)
+    i = torch.arange(n, dtype=torch.float32)
+    behind = s.masked_fill(i > i[:, None], -torch.inf)
+    a, b = s.softmax(-1), behind.softmax(-1)
+    return a, i, (a @ i, s.logsumexp(-1), b @ i, behind.logsumexp(-1))
 
 
 @exercise("15.2", "The distance, both ways", minutes=12, difficulty=3)
 def distance(answer):
     torch.manual_seed(0)
     n = 30
-    s = 1.5 * torch.randn(n, n)
-    i = torch.arange(n, dtype=torch.float32)
-    a = s.softmax(-1)
-    behind = s.masked_fill(i > i[:, None], -torch.inf)
-    b = behind.softmax(-1)
-    lse, lse_behind = s.logsumexp(-1), behind.logsumexp(-1)
-    place, place_behind = a @ i, b @ i
+    a, i, (place, lse, place_behind, lse_behind) = both_passes(n)
     got = require_tensor(call(answer, place, lse, place_behind, lse_behind), (n,))
     share = (lse_behind - lse).exp()
     mistakes = {
@@ -98,6 +94,11 @@ def distance(answer):
         "lse not exponentiated: the share is exp(lse_behind - lse)": (
             place - i + 2 * (lse_behind - lse) * (i - place_behind)
         ),
+        "counted from 1: the first token stands at 0": (
+            place - (i + 1) + 2 * share * (i + 1 - place_behind)
+        ),
+        "sides not weighed: what is ahead has the share 1 - exp(lse_behind - lse), and a mean "
+        "place of its own": share * (i - place_behind) + (1 - share) * (place - i),
         "divided: the share is exp(lse_behind - lse)": (
             place - i + 2 * lse_behind / lse * (i - place_behind)
         ),
@@ -107,6 +108,15 @@ def distance(answer):
     meant = (a * (i[:, None] - i).abs()).sum(-1)
     require(close(got, meant), "not the distance: sum_j a_ij |i - j| = sum_j a_ij (j - i) + "
             "2 sum_(j <= i) a_ij (i - j)")  # fmt: skip
+    a, i, given = both_passes(9)
+    try:
+        got = call(answer, *given)
+    except RuntimeError:
+        got = None
+    require(
+        isinstance(got, torch.Tensor) and close(got, (a * (i[:, None] - i).abs()).sum(-1)),
+        "right for one size only: take n from the input",
+    )
 
 
 @exercise("15.3", "Merge two halves", minutes=15, difficulty=3)
@@ -121,7 +131,9 @@ def merge(answer):
 
     (mean_1, lse_1), (mean_2, lse_2) = pass_(first, values[:14]), pass_(second, values[14:])
     got = call(answer, mean_1, lse_1, mean_2, lse_2)
-    require(isinstance(got, tuple) and len(got) == 2, "not two results: return mean, lse")
+    require(isinstance(got, (tuple, list)) and len(got) == 2, "not two results: return mean, lse")
+    require([tuple(getattr(t, "shape", ())) for t in got] != [(n,), (n, 5)],
+            "lse first: return the mean, then lse")  # fmt: skip
     mean, lse = require_tensor(got[0], (n, 5)), require_tensor(got[1], (n,))
     meant_mean, meant_lse = pass_(s, values)
     share = torch.sigmoid(lse_1 - lse_2)[:, None]
@@ -154,12 +166,23 @@ def merge(answer):
     require(close(lse, meant_lse), "not lse: it is log(exp(lse_1) + exp(lse_2))")
     far = call(answer, mean_1, lse_1 + 500, mean_2, lse_2 + 499)
     require(
-        isinstance(far, tuple) and all(t.isfinite().all() for t in far),
+        isinstance(far, (tuple, list)) and all(t.isfinite().all() for t in far),
         "overflow: exp(500) is infinite; use differences of the two, or torch.logaddexp",
     )
     share = torch.sigmoid(lse_1 - lse_2 + 1)[:, None]
     require(close(far[0], share * mean_1 + (1 - share) * mean_2),
             "overflow: wrong where scores are large")  # fmt: skip
+    (m_1, m_2), (x_1, x_2) = torch.randn(2, 4, 3), torch.randn(2, 4)
+    share = torch.sigmoid(x_1 - x_2)[:, None]
+    try:
+        got = call(answer, m_1, x_1, m_2, x_2)
+    except RuntimeError:
+        got = None
+    require(
+        got is not None and close(got[0], share * m_1 + (1 - share) * m_2)
+        and close(got[1], torch.logaddexp(x_1, x_2)),
+        "right for one size only: there may be any number of queries",
+    )
 
 
 @exercise("15.4", "Correlation from inner products", minutes=8, difficulty=2)
@@ -199,6 +222,12 @@ def correlation(answer):
     )
     twice = call(answer, s_aa, s_aa, s_aa, n)
     require(abs(float(twice) - 1) < 1e-6, "not 1 for a head with itself")
+    m = 100 / 55
+    require(
+        math.isclose(call(answer, 2.0, 3.0, 4.0, 10), (2 - m) / math.sqrt((3 - m) * (4 - m)),
+                     rel_tol=1e-4),
+        "right for one size only: use the argument n",
+    )  # fmt: skip
 
 
 @exercise("15.5", "Inner product of two scores", minutes=10, difficulty=2)
@@ -234,3 +263,9 @@ def inner(answer):
     require(math.isclose(got, (s_1 * s_2).sum().item(), rel_tol=1e-3),
             "not the inner product: the sum over i, j of (q_1i · k_1j)(q_2i · k_2j)")  # fmt: skip
     require(not formed, "matrix formed: right, but with n × n numbers on the way; d × d are enough")
+    few = torch.randn(4, 7, 3)
+    right = ((few[0] @ few[1].T) * (few[2] @ few[3].T)).sum().item()
+    require(
+        math.isclose(require_number(call(answer, *few)), right, rel_tol=1e-3, abs_tol=1e-4),
+        "right for one size only: take n and d from the input",
+    )

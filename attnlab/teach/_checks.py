@@ -125,7 +125,7 @@ def require(condition: Any, message: str) -> None:
 
 
 def call(function: Any, *args: Any, **kwargs: Any) -> Any:
-    """The student's `function` on copies of the tensors among `args` and `kwargs`.
+    """The student's `function` on copies of the tensors and lists among `args` and `kwargs`.
 
     Names the mistake of answers that are no function, return nothing, or write to their input.
     """
@@ -138,15 +138,23 @@ def call(function: Any, *args: Any, **kwargs: Any) -> Any:
         )
 
     def copy(value: Any) -> Any:
+        if isinstance(value, list):
+            return [copy(v) for v in value]
         return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+    def same(old: Any, new: Any) -> bool:
+        """Whether the tensors are unchanged; a list may be sorted, it is a copy."""
+        if isinstance(old, list):
+            return len(old) != len(new) or all(map(same, old, new))
+        return not (isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor)) or (
+            old.shape == new.shape and torch.equal(old.nan_to_num(), new.nan_to_num())
+        )
 
     given = [copy(a) for a in args], {k: copy(v) for k, v in kwargs.items()}
     result = function(*given[0], **given[1])
     before, after = [*args, *kwargs.values()], [*given[0], *given[1].values()]
     for old, new in zip(before, after, strict=True):
-        if isinstance(old, torch.Tensor) and not (
-            old.shape == new.shape and torch.equal(old.nan_to_num(), new.nan_to_num())
-        ):
+        if not same(old, new):
             raise Mistake("changes its input: write the result to a new tensor, not in place")
     if result is None:
         raise Mistake("nothing returned: your function gives `None`; did you forget `return`?")

@@ -69,6 +69,9 @@ BANK = {
             "one-number-per-key": lambda weights, values: weights * values.sum(-1),
             "not-added-up": lambda weights, values: weights[:, None] * values,
             "not-the-output": lambda weights, values: values.sum(0),
+            "right-for-one-size-only": lambda weights, values: sum(
+                weights[j] * values[j] for j in range(4)
+            ),
             "not-the-output#reversed": lambda weights, values: weights.flip(0) @ values,
         },
     ),

@@ -94,6 +94,7 @@ BANK = {
             "not-the-softmax": lambda s, m: weights(s / 2, m),
             "not-the-softmax#2": lambda s, m: s.sigmoid() * m,
             "nothing-returned": lambda s, m: None,
+            "right-for-one-size-only": lambda s, m: weights(s, m) / len(s) * 4,
         },
     ),
     "1.2": Bank(
@@ -111,6 +112,12 @@ BANK = {
             "queries-used-as-values": lambda *a: head(*a, v="q"),
             "keys-used-as-values": lambda *a: head(*a, v="k"),
             "mask-after-softmax": lambda *a: head(*a, late=True),
+            "masked-scores-set-to-zero": lambda x, w_q, w_k, w_v: (
+                ((x @ w_q) @ (x @ w_k).T / w_q.shape[1] ** 0.5).tril().softmax(-1) @ (x @ w_v)
+            ),
+            "no-softmax": lambda x, w_q, w_k, w_v: (
+                ((x @ w_q) @ (x @ w_k).T / w_q.shape[1] ** 0.5).tril() @ (x @ w_v)
+            ),
             "softmax-over-the-wrong-axis": lambda *a: head(*a, dim=0),
             "weights-instead-of-output": only_weights,
         },

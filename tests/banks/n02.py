@@ -68,6 +68,29 @@ def layer(x, w_qkv, w_o, n_heads, *, scale=None, cut="right", glue="right", orde
     return y @ (w_o.T if flip else w_o)
 
 
+def x_cut(x, w_qkv, w_o, n_heads):
+    """The slice of x that has the head's number, by the head's block of each matrix."""
+    d = x.shape[1] // n_heads
+    heads = []
+    for i in range(n_heads):
+        own = slice(i * d, (i + 1) * d)
+        q, k, v = (x[:, own] @ w[own, own] for w in w_qkv.chunk(3, dim=-1))
+        heads.append((q @ k.T / d**0.5).softmax(-1) @ v)
+    return torch.cat(heads, dim=-1) @ w_o
+
+
+def dealt_out(x, w_qkv, w_o, n_heads):
+    q, k, v = (p.view(len(x), -1, n_heads).permute(2, 0, 1) for p in (x @ w_qkv).chunk(3, dim=-1))
+    y = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+    return y.permute(1, 2, 0).reshape(x.shape) @ w_o
+
+
+def thirds_of_each_head(x, w_qkv, w_o, n_heads):
+    q, k, v = (x @ w_qkv).view(len(x), n_heads, 3, -1).permute(2, 1, 0, 3)
+    y = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+    return y.transpose(0, 1).reshape(x.shape) @ w_o
+
+
 def by_torch(x, w_qkv, w_o, n_heads):
     mha = torch.nn.MultiheadAttention(x.shape[1], n_heads, bias=False)
     mha.in_proj_weight.data, mha.out_proj.weight.data = w_qkv.T.contiguous(), w_o.T.contiguous()
@@ -121,6 +144,12 @@ BANK = {
             ),
             "features-interleaved": (split, lambda heads: heads.permute(0, 2, 3, 1).flatten(-2)),
             "merge-does-not-undo-split": (split, lambda heads: merge(heads.flip(1))),
+            "right-for-one-size-only": (
+                lambda y, h: y.view(len(y), y.shape[1], 3, -1).transpose(1, 2), merge,
+            ),
+            "right-for-one-size-only#2": (
+                split, lambda heads: heads.transpose(1, 2).reshape(len(heads), -1, 12),
+            ),
         },
     ),
     "2.3": Bank(
@@ -141,6 +170,9 @@ BANK = {
             "heads-in-reverse-order": lambda h, w: contributions(h, w).flip(0),
             "the-parts-do-not-add-up": lambda h, w: 2 * contributions(h, w),
             "right-sum-wrong-parts": rotated_parts,
+            "right-for-one-size-only": lambda h, w: torch.stack(
+                [h[i] @ w[4 * i : 4 * i + 4] for i in range(3)]
+            ),
         },
     ),
     "2.4": Bank(
@@ -160,6 +192,11 @@ BANK = {
             "parts-in-the-wrong-order": lambda *a: layer(*a, order=(0, 2, 1)),
             "queries-and-keys-swapped": lambda *a: layer(*a, order=(1, 0, 2)),
             "causal-mask": lambda *a: layer(*a, causal=True),
+            "x-cut-into-heads": x_cut,
+            "features-dealt-out-in-turn": dealt_out,
+            "thirds-of-each-head": thirds_of_each_head,
+            "softmax-over-the-heads": lambda *a: layer(*a, dim=0),
+            "w-o-and-d-forgotten": lambda *a: layer(*a, scale=1.0, out=False),
             "not-the-layer": lambda *a: 2 * layer(*a),
             "right-for-one-size-only": lambda *a: layer(*a, scale=1 / 2),
         },

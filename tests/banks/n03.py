@@ -138,6 +138,8 @@ BANK = {
                 -(p[:, 0] - p[:, 1]).abs().mode().values, offset(p)[1],
             ),
             "not-the-share": lambda p: (offset(p)[0], 1.0),
+            "percent": lambda p: (offset(p)[0], 100 * offset(p)[1]),
+            "first-link": lambda p: picked(p, lambda difference: difference[0]),
             "share-right-for-one-example-only": lambda p: (offset(p)[0], 4 / 10),
             "share-right-for-one-example-only#2": lambda p: (
                 offset(p)[0], offset(p)[1] * len(p) / 10,
@@ -194,6 +196,9 @@ BANK = {
             "not-its-share-of-hits-on-the-other-half": lambda h, a: (
                 choose(h, a)[0], h[~a].mean(0).max() / 2,
             ),
+            "share-of-another-head": lambda h, a: (choose(h, a)[0], h[~a].mean(0).max()),
+            "share-first": lambda h, a: choose(h, a)[::-1],
+            "percent": lambda h, a: (choose(h, a)[0], 100 * choose(h, a)[1]),
             "right-for-these-halves-only": lambda h, a: (
                 choose(h, a)[0], h[~a][:, choose(h, a)[0]].sum() / a.sum(),
             ),

@@ -243,6 +243,7 @@ BANK = {
             "normalised": lambda f, b, h: importance(f, b, h) / importance(f, b, h).sum(),
             "normalised#2": lambda f, b, h: importance(f, b, h) / importance(f, b, h).norm(),
             "wrong-shape": lambda f, b, h: slopes(f, b, h).abs().mean(1),
+            "right-for-one-size-only": lambda f, b, h: importance(f, 30, 4),
             "gates-of-another-shape": lambda f, b, h: (
                 slope_of(f, ones(b, h, 1, 1)).abs().mean((0, 2, 3))
             ),
@@ -280,6 +281,9 @@ BANK = {
                 divmod(i, len(s)) for i in flat(s)[:k]
             ],
             "another-number-of-heads": lambda s, k: first(s, k - 1),
+            "not-whole-numbers": lambda s, k: [
+                (i / s.shape[1], i % s.shape[1]) for i in flat(s)[:k]
+            ],
             "not-the-least-important": lambda s, k: [(0, h) for h in range(k)],
             "right-for-one-shape-only": five_wide,
         },
@@ -330,6 +334,10 @@ BANK = {
                 lambda h, size, keep: (columns(size, keep) + 1) % (h * size)
             ),
             "right-for-two-heads-only": two_only,
+            "one-too-early": taking(
+                lambda h, size, keep: columns(size, [(i - 1) % h for i in keep])
+            ),
+            "right-for-one-size-only": taking(lambda h, size, keep: columns(3, keep)),
         },
     ),
 }

@@ -80,7 +80,12 @@ def others_lower(n):
 
 BANK = {
     "6.1": Bank(
-        right=[counted, crossed_out, lambda a, b: sorted(lower(a)) == sorted(lower(b))],
+        right=[
+            counted, crossed_out, lambda a, b: sorted(lower(a)) == sorted(lower(b)),
+            lambda a, b: (
+                len(a) == len(b) and (np.sort(lower(a)) == np.sort(lower(b))).all()  # NumPy's bool
+            ),
+        ],
         wrong={
             "counts-lost": lambda a, b: set(lower(a)) == set(lower(b)),
             "counts-lost#2": lambda a, b: (
@@ -119,6 +124,12 @@ BANK = {
             "f-never-called": lambda f, x, o: (x[o] - x).abs().max(),
             "not-the-gap": lambda f, x, o: (f(x[o]) - f(x)).abs().sum(),
             "not-a-number": lambda f, x, o: torch.allclose(f(x[o]), f(x)[o]),
+            "shuffled-back-instead-of-alike#3": lambda f, x, o: (  # it writes to its own list
+                f(x[o]) - f(x)[[o.index(i) for i in range(len(o))]]
+            ).abs().max(),
+            "right-for-one-size-only": lambda f, x, o: max(
+                gap(f, x, o) if len(x) == 5 else torch.zeros(()), torch.zeros(())
+            ),
         },
     ),
     "6.3": Bank(

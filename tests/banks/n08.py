@@ -161,7 +161,7 @@ BANK = {
         },
     ),
     "8.4": Bank(
-        right=[decode, decode_place_first],
+        right=[decode, decode_place_first, lambda *a: torch.stack(decode(*a))],
         wrong={
             "not-two-answers": flat,
             "answers-swapped": lambda *a: decode(*a)[::-1],
@@ -179,6 +179,7 @@ BANK = {
                 flat(s, w, p) % len(p), flat(s, w, p) // len(p),
             ),
             "not-the-pairs": off_by_one,
+            "not-whole-numbers": lambda s, w, p: (flat(s, w, p) / len(p), flat(s, w, p) % len(p)),
             "not-the-pairs#2": lambda *a: (decode(*a)[0], alone(*a)[1]),
             "not-the-pairs#3": lambda *a: (decode(*a)[0], decode(*a)[1] + 1),
             "right-for-one-size-only": lambda s, w, p: (flat(s, w, p) // 20, flat(s, w, p) % 20),

@@ -281,7 +281,10 @@ BANK = {
         },
     ),
     "9.3": Bank(
-        right=[norm_parts, norm_parts_by_difference, norm_parts_by_matrix],
+        right=[
+            norm_parts, norm_parts_by_difference, norm_parts_by_matrix,
+            lambda *a: torch.stack(norm_parts(*a)),
+        ],
         wrong={
             "each-its-own": each_alone,
             "of-the-content-alone": norm_with(lambda c, p, e: sd(c, e)),
@@ -343,6 +346,10 @@ BANK = {
             ),
             "not-summed": lambda q1, k1, q2, k2: (q1.T @ q2) * (centre(k1).T @ centre(k2)),
             "not-the-sum": lambda *a: -inner(*a),
+            "right-for-one-size-only": lambda *a: inner(*a) * len(a[0]) / 60,
+            "n-n-numbers#3": lambda q1, k1, q2, k2: torch.einsum(  # inside einsum
+                "ia,ja,ib,jb->", q1, centre(k1), q2, centre(k2)
+            ),
         },
     ),
 }

@@ -214,6 +214,16 @@ BANK = {
             "bias-added-to-the-weights": alibi_on_weights,
             "not-alibi": lambda q, k: alibi(q, k, scale=0.1),
             "right-for-one-size-only": lambda q, k: alibi(q, k, scale=0.25),
+            "mask-after-softmax": lambda q, k: alibi(q, k, causal=False).tril(),
+            "masked-scores-set-to-zero": lambda q, k: (
+                alibi(q, k, causal=False, soft=False).tril().softmax(-1)
+            ),
+            "8-forgotten": lambda q, k: alibi(
+                q, k, slopes=[2 ** (-i / len(q)) for i in range(1, len(q) + 1)]
+            ),
+            "wrong-for-16-heads": lambda q, k: alibi(
+                q, k, slopes=[2.0 ** -(8 // len(q) * i) for i in range(1, len(q) + 1)]
+            ),
         },
     ),
     "10.4": Bank(

@@ -63,6 +63,20 @@ def interleaved(x, pos, base=10_000.0):
     return torch.stack([a * c - b * s, b * c + a * s], dim=-1).flatten(-2)
 
 
+def halves_by_neighbours(x, pos, base=10_000.0):
+    """Half-split rotation with the angles of interleaved pairs."""
+    angle = (pos[:, None] * omega(x.shape[-1], base)).repeat_interleave(2, dim=-1)
+    a, b = x.chunk(2, dim=-1)
+    return x * angle.cos() + torch.cat([-b, a], dim=-1) * angle.sin()
+
+
+def neighbours_by_halves(x, pos, base=10_000.0):
+    """Interleaved rotation with the angles of half-split pairs."""
+    angle = (pos[:, None] * omega(x.shape[-1], base)).repeat(1, 2)
+    turned = torch.stack([-x[..., 1::2], x[..., 0::2]], dim=-1).flatten(-2)
+    return x * angle.cos() + turned * angle.sin()
+
+
 def overwritten(a, b, c, s):
     a = a * c - b * s
     b = b * c + a * s
@@ -197,6 +211,8 @@ BANK = {
                 lambda a, b, c, s: torch.stack([a * c - b * s, b * c + a * s], -1).flatten(-2)
             ),
             "only-the-cosines": with_halves(lambda a, b, c, s: cat(a * c, b * c)),
+            "mixed-layouts#2": halves_by_neighbours,
+            "mixed-layouts#3": neighbours_by_halves,
             "not-turned": lambda x, pos, base=1e4: x.clone(),
             "not-a-rotation": with_halves(lambda a, b, c, s: cat(a + c, b + s)),
             "not-these-angles": with_angles(lambda p, i, d, base: p / (1 + i)),
@@ -251,9 +267,13 @@ BANK = {
             "wrong-sign": lambda q, back: key_for(q, -back),
             "not-turned": lambda q, back: q.clone(),
             "not-turned#2": lambda q, back: key_for(q, 0) * (1 + back),
-            "another-offset": lambda q, back: interleaved(q[None], torch.tensor([back]))[0],
-            "another-offset#2": lambda q, back: key_for(q, back + 1),
-            "another-offset#3": lambda q, back: -key_for(q, back),
+            "mixed-layouts": lambda q, back: interleaved(q[None], torch.tensor([back]))[0],
+            "off-by-one": lambda q, back: key_for(q, back + 1),
+            "off-by-one#2": lambda q, back: key_for(q, back - 1),
+            "points-away": lambda q, back: -key_for(q, back),
+            "another-offset": lambda q, back: key_for(q, 2 * back),
+            "another-offset#2": lambda q, back: key_for(q, 5),
+            "no-key-at-all": lambda q, back: torch.zeros(64),
         },
     ),
 }  # fmt: skip

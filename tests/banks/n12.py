@@ -143,6 +143,9 @@ BANK = {
             "not-squeezed": lambda n, trained: torch.arange(n, dtype=torch.float32),
             "stretched": lambda n, trained: torch.arange(n) * max(1.0, n / trained),
             "rounded": lambda n, trained: torch.arange(n) * trained // max(n, trained),
+            "rounded#2": lambda n, trained: squeeze(n, trained).round(),
+            "rounded#3": lambda n, trained: squeeze(n, trained).ceil(),
+            "counted-from-1": lambda n, trained: squeeze(n, trained) + min(1.0, trained / n),
             "cut-off": lambda n, trained: torch.arange(n).clamp(max=trained - 1),
             "wrapped-around": lambda n, trained: torch.arange(n) % trained,
             "divided-by-trained": lambda n, trained: torch.arange(n) / trained,
@@ -198,6 +201,8 @@ BANK = {
                 "A" if max(a) < max(b) and min(a) >= min(b) or max(a) < min(b)
                 else "B" if max(b) < min(a) else "open"
             ),
+            "best-or-worst-alone#2": lambda a, b: "A" if min(a) < min(b) else "B",
+            "best-or-worst-alone#3": lambda a, b: "A" if max(a) < max(b) else "B",
             "runs-weighed-not-compared": spreads_apart(stdev),
             "runs-weighed-not-compared#2": spreads_apart(pstdev),
             "runs-weighed-not-compared#3": weighed(

@@ -35,6 +35,16 @@ def by_both(q, k, visible):
     return ((root * q) @ (root * k).mT + torch.where(visible, 0.0, -torch.inf).half()).softmax(-1)
 
 
+def by_bfloat16(q, k, visible):
+    scores = q.bfloat16() @ k.bfloat16().mT / q.shape[-1] ** 0.5
+    return scores.masked_fill(~visible, -torch.inf).softmax(-1).to(q.dtype)
+
+
+def cut_off(q, k, visible):
+    scores = (q @ k.mT).clamp(-65504, 65504) / q.shape[-1] ** 0.5
+    return scores.masked_fill(~visible, -torch.inf).softmax(-1)
+
+
 def wrong_weights(**how):
     return lambda q, k, visible: weights16(q, k, visible, **how)
 
@@ -126,6 +136,18 @@ class Swapped(Cache):
 class Nothing(Cache):
     def forward(self, x):
         return x.clone()
+
+
+class OnlyTable(Cache):
+    def forward(self, x):
+        return self.grown(x).to(x.dtype).expand(x.shape)
+
+
+class Scaled(Cache):
+    """As in the Transformer paper, where the embeddings are multiplied first."""
+
+    def forward(self, x):
+        return (self.d_model**0.5 * x + self.grown(x)).to(x.dtype)
 
 
 class Saved(Cache):
@@ -244,13 +266,18 @@ BANK = {
             "n": lambda m, *s: int((m / math.prod(s)) ** 0.5),
             "not-a-whole-number": lambda m, *s: m / (2 * math.prod(s)),
             "all-texts-together": lambda m, *s: s[-1] * (m // (2 * math.prod(s))),
+            "rounded-to-the-nearest": lambda m, *s: round(m / (2 * math.prod(s))),
             "not-the-number": lambda m, *s: m // (2 * math.prod(s)) - 1,
         },
     ),
     "14.3": Bank(
-        right=[weights16, by_float32, by_both],
+        right=[weights16, by_float32, by_both, by_bfloat16],
         wrong={
             "scaled-after-the-product": wrong_weights(after=True),
+            "scores-cut-off": cut_off,
+            "right-for-one-size-only": lambda q, k, visible: weights16(
+                q / 8, k, visible, scale=False
+            ),
             "a-mask-that-does-not-fit": wrong_weights(fill=-1e9),
             "a-mask-that-is-not-low-enough": wrong_weights(fill=-1e4),
             "not-scaled": wrong_weights(scale=False),
@@ -277,6 +304,9 @@ BANK = {
             "wrong-axis#2": PerText,
             "not-the-sinusoidal-table": Swapped,
             "nothing-added": Nothing,
+            "x-forgotten": OnlyTable,
+            "x-multiplied-by-d-model": Scaled,
+            "an-object": Cache(16, 8),
             "saved-with-the-model": Saved,
             "trained": Trained,
             "no-buffer": NoBuffer,
@@ -300,6 +330,14 @@ BANK = {
             "nan-from-nothing": running_unsafe,
             "hidden-blocks-count": hidden_count,
             "wrong-shape": lambda blocks: torch.cat(blocks, -1).logsumexp(0),
+            "blocks-joined": lambda blocks: torch.cat(blocks, -1).logsumexp(-1),
+            "right-for-one-size-only": lambda blocks: torch.logaddexp(
+                torch.logaddexp(blocks[0].logsumexp(-1), blocks[1].logsumexp(-1)),
+                blocks[2].logsumexp(-1),
+            ),
+            "changes-its-input": lambda blocks: torch.stack(
+                [b.exp_().sum(-1).log() for b in blocks]
+            ).logsumexp(0),
         },
     ),
 }

@@ -147,6 +147,11 @@ BANK = {
             ),
             "normalised": lambda q, k, lse: entropy(q, k, lse) / math.log(q.shape[-2]),
             "matrix-formed": entropy_by_matrix,
+            "matrix-formed#2": lambda q, k, lse: (  # torch has no kernel for wider values
+                lse - (q * F.scaled_dot_product_attention(q, k, F.pad(k, (0, 1)))[..., :-1]).sum(-1)
+                / q.shape[-1] ** 0.5
+            ),
+            "right-for-one-size-only": lambda q, k, lse: lse - (q * mean_key(q, k)).sum(-1) / 4,
             "not-the-entropy": lambda q, k, lse: 0.5 * entropy(q, k, lse),
         },
     ),
@@ -169,11 +174,20 @@ BANK = {
                 p - order(p) + 2 * (zb - z) * (order(p) - pb)
             ),
             "divided": lambda p, z, pb, zb: p - order(p) + 2 * zb / z * (order(p) - pb),
+            "counted-from-1": lambda p, z, pb, zb: (
+                p - order(p) - 1 + 2 * (zb - z).exp() * (order(p) + 1 - pb)
+            ),
+            "sides-not-weighed": lambda p, z, pb, zb: torch.lerp(
+                p - order(p), order(p) - pb, (zb - z).exp()
+            ),
+            "right-for-one-size-only": lambda p, z, pb, zb: (
+                p - torch.arange(30.0) + 2 * (zb - z).exp() * (torch.arange(30.0) - pb)
+            ),
             "not-the-distance": lambda p, z, pb, zb: 2 * distance(p, z, pb, zb),
         },
     ),
     "15.3": Bank(
-        right=[merge, merge_by_softmax, merge_by_max],
+        right=[merge, merge_by_softmax, merge_by_max, lambda *a: list(merge(*a))],
         wrong={
             "half-and-half": merged(mean=lambda a, x, b, y: (a + b) / 2),
             "means-added-up": merged(mean=lambda a, x, b, y: a + b),
@@ -194,6 +208,10 @@ BANK = {
             "overflow": merge_without_max,
             "overflow#2": lambda a, x, b, y: (merge(a, x, b, y)[0], (x.exp() + y.exp()).log()),
             "overflow#3": lambda a, x, b, y: merge(a, x.clamp(max=80), b, y.clamp(max=80)),
+            "right-for-one-size-only": merged(
+                mean=lambda a, x, b, y: merge(a, x, b, y)[0] * (12 / len(a))
+            ),
+            "lse-first": lambda *a: merge(*a)[::-1],
             "not-two-results": lambda a, x, b, y: merge(a, x, b, y)[0],
         },
     ),
@@ -213,6 +231,7 @@ BANK = {
             "covariance-only": lambda s_ab, s_aa, s_bb, n: shifted(s_ab, n),
             "baseline-of-each-row": from_mean(lambda n: sum(1 / (i + 1) for i in range(n))),
             "strictly-below-the-diagonal": from_mean(lambda n: 2 * n / (n - 1)),
+            "right-for-one-size-only": lambda *sums_and_n: correlation(*sums_and_n[:3], 24),
             "not-the-correlation": lambda s_ab, s_aa, s_bb, n: (
                 0.5 * correlation(s_ab, s_aa, s_bb, n)
             ),
@@ -232,6 +251,8 @@ BANK = {
             "norms-multiplied": lambda a, b, c, d: (a @ b.T).norm() * (c @ d.T).norm(),
             "sums-of-scores": lambda a, b, c, d: (a @ b.T).sum() * (c @ d.T).sum(),
             "matrix-formed": lambda a, b, c, d: ((a @ b.T) * (c @ d.T)).sum(),
+            "matrix-formed#2": lambda a, b, c, d: torch.einsum("ia,ja,ib,jb->", a, b, c, d),
+            "right-for-one-size-only": lambda a, b, c, d: inner(a, b, c, d) * len(a) / 60,
             "not-the-inner-product": lambda a, b, c, d: inner(a, b, c, d) + 1,
         },
     ),
