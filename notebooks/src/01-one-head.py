@@ -165,22 +165,42 @@ claim("The columns do not (largest distance of a column's sum from 1).",
 # Look at one, with random queries and keys:
 
 # %%
+guess = predict(
+    "16 tokens, random queries and keys. What do the 16 rows of weights of one head look like?",
+    ["uniform: every weight is near 1/16", "not uniform, but all rows are alike: one head, one pattern",
+     "each row has a pattern of its own"],
+    id="01-uniform",
+)
+guess
+
+# %%
 generator = torch.Generator().manual_seed(1)
 random_q, random_k = (torch.randn(1, 1, 16, 8, generator=generator) for _ in range(2))
 one_head = attnlab.attention_weights(random_q, random_k)[0, 0]  # (16 queries, 16 keys)
 entropies = stats.entropy(one_head)
 print(f"entropy of 16 rows: {entropies.min():.2f} to {entropies.max():.2f} nats; uniform would be "
       f"log 16 = {math.log(16):.2f}")
+shortfall = (math.log(16) - entropies).mean()
+apart = (one_head[:, None] - one_head[None, :]).abs().max()  # of two rows, at some key
+
+# %%
+guess.reveal(
+    0 if shortfall < 0.05 else 1 if apart < 0.05 else 2,
+    "What is one and the same for the whole head is something else: all numbers of a query's output "
+    "are averaged with the same row.",
+)
+
+# %%
 claim(
     "The rows of one head are not uniform: the entropy lies below log n (difference, mean over rows).",
-    (math.log(16) - entropies).mean(),
+    shortfall,
     above=0.1,
     source="definition of entropy; random queries and keys",
     id=6,
 )
 claim(
     "The rows of one head differ from query to query (largest difference between two rows).",
-    (one_head[:, None] - one_head[None, :]).abs().max(),
+    apart,
     above=0.2,
     source="the same head",
     id=6,

@@ -79,6 +79,14 @@ w_v = torch.stack([kind, animate])  # (2 heads, 4, 2)
 # \mathrm{head}_i = A_i V_i\ (n, d_k)$$
 
 # %%
+guess = predict(
+    "In head 1 'eats' puts 0.89 of its weight on 'fish'. And 'fish' on 'eats', in the same head?",
+    ["one third", "0.05: its weight is on 'She'", "0.89 too: the head links the two words"],
+    id="02-directed",
+)
+guess
+
+# %%
 q, k, v = x @ w_q, x @ w_k, x @ w_v  # each (2 heads, 3 tokens, 2)
 weights = (q @ k.mT / math.sqrt(2)).softmax(dim=-1)  # (2 heads, 3 queries, 3 keys)
 heads = weights @ v  # (2 heads, 3 tokens, 2)
@@ -86,6 +94,14 @@ figure(
     plots.weight_maps(weights, tokens, titles=["head 0", "head 1"], numbers=True),
     alt="Weights of two heads for She eats fish. In the row of eats, head 0 puts 0.89 on She and "
     "head 1 puts 0.89 on fish. All other rows are one third each.",
+)
+back = weights[1, 2, 1].item()  # head 1, query "fish", key "eats"
+
+# %%
+guess.reveal(
+    min(range(3), key=lambda i: abs((1 / 3, 0.05, 0.89)[i] - back)),
+    "Who asks and who answers are two roles. 'fish' asks for nothing here: its query is zero, all its "
+    "scores are 0, and its row is uniform.",
 )
 
 # %% [markdown]
@@ -257,14 +273,32 @@ claim("A transpose makes it run, and the result is wrong (error as a share of th
       (mended - output).norm() / output.norm(), above=0.5, source="this cell", id=14)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Mixing by $W^O$ happens within a token: the output at token 3 depends on the heads' outputs at
-# token 3 and on no other token's.
+# So how does $W^O$ combine what the heads have found? We ask for the derivative of the output at
+# token 3 by every number of the concatenation.
+
+# %%
+guess = predict(
+    "Through W_O, the output at token 3 depends on the outputs of …",
+    ["one head: W_O has rows of its own for each", "all heads, at token 3", "all heads, at all tokens"],
+    id="02-output",
+)
+guess
 
 # %%
 probe = torch.cat([h.detach() for h in by_head], dim=-1).requires_grad_()
 (gradient,) = torch.autograd.grad((probe @ w_o.detach())[:, 3].sum(), probe)
 elsewhere = gradient.clone()
 elsewhere[:, 3] = 0
+heard = gradient[0, 3].unflatten(-1, (8, 64)).abs().amax(dim=-1) > 0  # (8 heads)
+
+# %%
+guess.reveal(
+    2 if elsewhere.any() else 1 if heard.all() else 0,
+    "A sum over heads, token by token. What comes from other tokens has come in before, through the "
+    "weights of each head.",
+)
+
+# %%
 claim("The output at token 3 depends on no other token's head outputs (largest derivative).",
       elsewhere.abs().max(), equals=0.0, source="autograd", id=15)
 
@@ -398,11 +432,19 @@ claim(
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## One product for all heads
 #
-# A loop over heads multiplies $X$ by $3h$ small matrices. You may read that the way to fuse them is
-# to concatenate the $3h$ *results*. That saves nothing: there are still $3h$ products, and three
-# copies more. To fuse is to concatenate the *matrices*, once, when the layer is built:
-# $X\,[W^Q\ W^K\ W^V]$ is a single product. We count the products that PyTorch carries out. (You need
-# not read the class; it counts calls.)
+# A loop over heads multiplies $X$ by $3h$ small matrices. You may read that one fuses them "into single
+# operations" by concatenating the $3h$ *results*. We count the products that PyTorch carries out. (You
+# need not read the class; it counts calls.)
+
+# %%
+guess = predict(
+    "8 heads. The queries, keys and values of each are computed by a product of its own, and the results "
+    "are joined with `torch.cat`. How many products is that?",
+    ["1: concatenation fuses them", "3: one for the queries, one for the keys, one for the values",
+     "24, as without the concatenation"],
+    id="02-fused",
+)
+guess
 
 # %%
 class CountProducts(TorchDispatchMode):
@@ -425,6 +467,15 @@ with CountProducts() as loop, torch.no_grad():
     looped = torch.cat([x[0] @ w for w in matrices], dim=-1)  # (tokens, 3 * 512)
 with CountProducts() as fused, torch.no_grad():
     at_once = mha.in_proj(x[0])  # (tokens, 3 * 512)
+
+# %%
+guess.reveal(
+    {1: 0, 3: 1, 24: 2}[loop.counts["products"]],
+    "The results must be there before they can be joined, and the copies come on top. To fuse is to join "
+    "the *matrices*, once, when the layer is built: X [W_Q W_K W_V] is a single product.",
+)
+
+# %%
 claim("Projecting head by head takes 3·h products.", loop.counts["products"], equals=24,
       source="counted while it ran", id=109)
 claim("The fused projection takes one.", fused.counts["products"], equals=1,
@@ -550,8 +601,65 @@ claim("Equal heads do not solve the task (loss: 0 is perfect, 1 is reporting not
 claim("Two heads with a random start solve it (loss).", [loss for loss, _, _ in different],
       below=0.1, source="this cell", id=5)
 
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# ### How many heads?
+#
+# The task has two jobs. Now divide one and the same width, $h\,d_k = 16$, among 1, 2, 8 or 16 heads: the
+# parameters are as many each time.
+
+# %%
+guess = predict(
+    "Which layer has the lowest loss after 300 steps?",
+    ["1 head: it has the longest queries and keys", "2 heads", "8 heads",
+     "16 heads: more heads see more relations"],
+    id="02-how-many",
+)
+guess
+
+# %%
+def train_many(h, seed, width=16):
+    """The final loss of a layer whose width is divided among h heads."""
+    torch.manual_seed(seed)
+    layer = attnlab.MultiHeadAttention(D_MODEL, h, d_head=width // h, bias=False)
+    model = nn.Sequential(layer, nn.Linear(D_MODEL, 2 * D_WORD, bias=False))
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss():
+        x, target = draw(generator)
+        return F.mse_loss(model(x), target)
+
+    return sum(fit(model, loss, steps=300, lr=0.02)[-20:]) / 20
+
+
+COUNTS = (1, 2, 8, 16)
+runs = [(h, seed) for h in COUNTS for seed in range(3)]
+losses = {h: [] for h in COUNTS}
+for h, seed in progress(runs, "layers trained"):
+    losses[h].append(train_many(h, seed))
+for h, values in losses.items():
+    print(f"{h:2} heads of {16 // h:2}: loss " + ", ".join(f"{value:.3f}" for value in values))
+
+# %%
+means = [sum(losses[h]) / 3 for h in COUNTS]
+guess.reveal(
+    means.index(min(means)),
+    "One head has one row of weights for two jobs. With 16 heads each has d_k = 1, and scores of rank 1 "
+    "cannot single out one place of twelve. More is not better, and fewer is not either.",
+)
+
+# %%
+claim("Two heads of 8 solve it (loss, 3 seeds).", losses[2], below=0.05, source="this cell", id=10)
+claim("One head of 16, 8 heads of 2 and 16 heads of 1 do not, with as many parameters (loss, 3 seeds each).",
+      [value for h in (1, 8, 16) for value in losses[h]], above=0.15,
+      source="this cell; Vaswani et al. 2017, table 3 (A)", id=10)
+claim("16 heads do worse than a single one (difference of the losses, 3 seeds).",
+      [a - b for a, b in zip(losses[16], losses[1], strict=True)], above=0.1, source="this cell", id=114)
+
 # %% [markdown]
-# How small may that first difference be? A fused layer computes both heads in one product, and the
+# So "eight heads is standard" is a habit of one width and one time; how many help depends on the task and
+# on what $d_k$ is left.
+#
+# Back to the equal start. How small may that first difference be? A fused layer computes both heads in one product, and the
 # product may round the last digit of the one differently from the other. Same task, equal start,
 # `attnlab`'s fused layer in float64; what comes out depends on your processor.
 

@@ -544,6 +544,16 @@ claim("The same kind of scores over more keys: H is about log n - 1/2, so it gro
 # whether low entropy tells which heads the model needs.
 
 # %%
+guess = predict(
+    "40 heads (5 models). Do those with low entropy cost more right answers when they are silenced? The rank "
+    "correlation of entropy and loss is …",
+    ["below −0.4: focused heads are the important ones", "between −0.4 and 0.4: entropy hardly tells",
+     "above 0.4: the heads that look widely are the important ones"],
+    id="03-low-entropy",
+)
+guess
+
+# %%
 visible = stats.causal_visible(language.length)
 
 
@@ -585,6 +595,12 @@ figure(fig, alt="Scatter plot of 40 heads: normalised entropy against the share 
        "when the head is silenced. Layer 1 lies at 0.2 to 0.5, layer 0 at 0.4 to 0.8, heads with "
        "random parameters at 0.8 to 0.9. The loss, 0 to 0.08, shows no trend.")
 print("rank correlation of entropy and loss: all {:.2f}, layer 0 {:.2f}, layer 1 {:.2f}".format(*trend))
+
+# %%
+guess.reveal(
+    0 if trend[0] < -0.4 else 1 if trend[0] <= 0.4 else 2,
+    "Entropy says how evenly a head looks. What the model does with what it finds there is another question.",
+)
 
 # %%
 claim("Heads with random parameters: high entropy, and no purpose at all (normalised).",

@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import attnlab
-from attnlab import cost, heads, plots, trained
+from attnlab import cost, heads, plots, races, trained
 from attnlab.cache import KVCache
 from attnlab.exercises import check
 from attnlab.explorers import SharingExplorer
@@ -62,7 +62,44 @@ claim("Token by token with a cache gives what one pass gives (largest difference
 print(cache)
 
 # %% [markdown]
-# How large is it? For every token and every head a key and a value of $d_k$ numbers:
+# Transformers are said to work "without sequential computation". A model of
+# [notebook 12](12-beyond-training-length.ipynb) has read 12 tokens, and shall go on with the likeliest one, 8
+# times.
+
+# %%
+guess = predict(
+    "How many of these 8 tokens can be had from one pass over all 20 places?",
+    ["all 8: a Transformer handles all tokens at once", "the first one for sure, others by luck", "none"],
+    id="05-at-once",
+)
+guess
+
+# %%
+writer = races.load("modes", "rope")
+texts = races.TASKS["modes"].batch(8, 33, torch.Generator().manual_seed(5))[0][:, :12]  # (8 texts, 12)
+with torch.no_grad():
+    written = texts
+    for _ in range(8):  # one after the other: each needs the one before it
+        written = torch.cat([written, writer(written)[:, -1:].argmax(-1)], dim=1)
+    blank = torch.cat([texts, texts[:, -1:].expand(-1, 8)], dim=1)  # something must stand there
+    blind, known = (writer(text)[:, 11:19].argmax(-1) for text in (blank, written))
+hits = (blind == written[:, 12:]).sum(dim=1)  # (8 texts)
+print("right out of 8, from one pass:", hits.tolist())
+
+# %%
+guess.reveal(
+    0 if (hits == 8).all() else 1 if (blind == written[:, 12:])[:, 0].all() else 2,
+    "Each place is predicted from what stands before it, and that is not written yet.",
+)
+
+# %%
+claim("Writing is sequential: one pass leaves some of the 8 tokens wrong (right ones, 8 texts).", hits,
+      below=7, source="this cell", id=116)
+claim("Reading is not: over a text that is there, one pass predicts all 8 (right ones, 8 texts).",
+      (known == written[:, 12:]).sum(dim=1), equals=8, source="this cell; Shazeer 2019", id=116)
+
+# %% [markdown]
+# How large is the cache? For every token and every head a key and a value of $d_k$ numbers:
 #
 # $$\text{bytes} = 2 \cdot L \cdot n \cdot h \cdot d_k \cdot b$$
 #
@@ -258,6 +295,15 @@ claim("attnlab.cost counts as PyTorch does (the four layers above, 64 tokens: on
 # head. A simple way: at decoding the $h/g$ queries of a group become rows of one small matrix.
 
 # %%
+guess = predict(
+    "One key/value head instead of 8, on this processor. What takes clearly less time: reading a text of 1,024 "
+    "tokens at once, or one decoding step?",
+    ["the decoding step only", "reading only", "neither", "both: fewer keys and values to compute with"],
+    id="05-faster",
+)
+guess
+
+# %%
 def one_step(q, k, v):
     """(1, h, 1, d_k) queries, (1, g, n, d_k) keys and values -> (1, h, 1, d_k)"""
     h, g = q.shape[1], k.shape[1]
@@ -287,6 +333,8 @@ claim("Rows instead of copies: the same step (largest difference, g = 8 and 1)."
 step = fastest([lambda g=g: one_step(q, *kept[g]) for g in (8, 1)], rounds=15)
 claim("Multi-query decoding is faster: a step takes less than 0.7 of the time of 8 key/value heads.",
       step[1] / step[0] < 0.7, equals=True, source="timed here, 16,384 kept tokens", id=38)
+
+# %%
 prompt = {g: [torch.randn(1, h, 1024, 64) for h in (8, g, g)] for g in (8, 1)}
 prefill = fastest([
     lambda g=g: F.scaled_dot_product_attention(*prompt[g], is_causal=True, enable_gqa=True)
@@ -294,6 +342,14 @@ prefill = fastest([
 ], rounds=7)
 claim("Prefill is not: attention over a prompt takes more than 0.7 of the time.",
       prefill[1] / prefill[0] > 0.7, equals=True, source="timed here, 1,024 tokens", id=38)
+
+# %%
+faster = prefill[1] / prefill[0] < 0.7, step[1] / step[0] < 0.7  # reading, decoding
+guess.reveal(
+    [(False, True), (True, False), (False, False), (True, True)].index(faster),
+    "The operations of scores and values are the same. Only where the cache is what one waits for, less of it "
+    "takes less time.",
+)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Does one key/value head suffice?

@@ -695,7 +695,29 @@ guess.reveal(
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Which W see the offset?
 #
-# The score depends on $j - i$ alone if moving both positions changes nothing: $PE_{i+k}\,W\,PE_{j+k}^\top
+# $PE_{p+k} = M_k\,PE_p$. This, it is said, lets the model learn relative positions: a score should then be
+# a function of the offset $j - i$.
+
+# %%
+guess = predict(
+    "W = W_Q W_Kᵀ is random. Which share of the variance of the 200 × 200 scores is a function of the offset alone?",
+    ["less than a third", "about a half", "all of it: the codes are relative"],
+    id="07-offset",
+)
+guess
+
+# %%
+random_share = sum(share_of_offset(s) for s in random_scores) / 20
+print(f"share of the variance that is a function of j - i, mean of 20 draws: {random_share:.2f}")
+
+# %%
+guess.reveal(
+    0 if random_share < 1 / 3 else 1 if random_share < 0.9 else 2,
+    "Relative positions can be computed from the codes. Whether a score does so is up to W.",
+)
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# Which $W$ do? The score depends on $j - i$ alone if moving both positions changes nothing: $PE_{i+k}\,W\,PE_{j+k}^\top
 # = PE_i\,W\,PE_j^\top$. With codes as rows the shift property reads $PE_{i+k} = PE_i M_k^\top$, so that
 # holds when $M_k^\top W M_k = W$. Since $M_k M_k^\top = I$, this is $W M_k = M_k W$: $W$ *commutes*
 # with the rotations. Blocks of the form
@@ -740,7 +762,7 @@ figure(
 claim("With W = I and with blocks a + bJ the score is a function of the offset (share of variance).",
       [shares["W = I"], shares["blocks a + bJ, random a, b"]], above=0.999, source="this cell", id=55)
 claim("With a random W it is not (share of variance, mean of 20 draws).",
-      sum(share_of_offset(s) for s in random_scores) / 20, below=0.35, source="this cell", id=55)
+      random_share, below=0.33, source="this cell", id=55)
 claim("With random W_Q and W_K the best key is near hardly more often than by lot (share of queries, "
       "mean of 20 draws, by the share by lot).", mean / by_lot, below=2, source="this cell", id=98)
 claim("With one random matrix for both, nearly all best keys are near (share of queries, 20 draws).",

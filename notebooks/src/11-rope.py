@@ -720,6 +720,15 @@ claim("float32 at 100,000 (error).", error["float32 throughout"][2], below=0.01,
 # (You need not read the class; it counts numbers.)
 
 # %%
+guess = predict(
+    "What does RoPE add to a layer of n tokens, beside the table of angles?",
+    ["nothing", "operations, but no memory", "operations and memory, both in proportion to n·d_model",
+     "operations, memory and parameters"],
+    id="11-cost",
+)
+guess
+
+# %%
 class CountArithmetic(TorchDispatchMode):
     """Counts the numbers that are multiplied, added or subtracted inside the block."""
 
@@ -745,6 +754,14 @@ projections = 4 * 2 * n * d_model**2  # the four products of notebook 2
 print(f"operations: RoPE {counter.operations:,}, the four projections {projections:,}")
 print(f"bytes: table of cosines and sines {table.nbytes:,}, turned q and k "
       f"{q_turned.nbytes + k_turned.nbytes:,} in every layer")
+
+# %%
+new_memory = q_turned.data_ptr() != q.data_ptr() and k_turned.data_ptr() != k.data_ptr()
+new_parameters = sum(p.numel() for p in half.parameters()) > 0
+guess.reveal(
+    3 if new_parameters else 2 if new_memory else 1 if counter.operations else 0,
+    "The turned q and k are new tensors as large as q and k, in every layer.",
+)
 
 # %%
 claim("RoPE has no parameters.", sum(p.numel() for p in half.parameters()), equals=0,

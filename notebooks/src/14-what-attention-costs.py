@@ -393,6 +393,15 @@ claim("With a sinusoidal table that is there already it is n·d: the addition al
 # layer holds at its worst moment beyond its parameters.
 
 # %%
+guess = predict(
+    "RoPE has 0.15 % of the FLOPs of the four projections. Done operation by operation, how many bytes does it move, "
+    "against all the rest of the layer (fused, 2,048 tokens)?",
+    ["more than all the rest", "about 10 %", "as few: about 0.15 %"],
+    id="14-rope",
+)
+guess
+
+# %%
 N = 2048
 plain = {b: cost.layer_cost(cost.Layer(512, 8, backend=b, max_len=N), N) for b in ("dense", "fused")}
 print(f"n = {N:,}, d_model = 512, 8 heads, float32, forward\n")
@@ -410,6 +419,12 @@ for name in positions.names():
     }
     peak = [f"{r[b]:,.0f} MiB" if b in r else "-" for b in ("fused", "dense")]
     print(f"{name:20s}{r['parameters']:11,}{r['flops']:9.2%}{r['bytes']:9.0%}{peak[0]:>13s}{peak[1]:>13s}")
+
+# %%
+share = rows["rope"]["bytes"]
+guess.reveal(2 if share < 0.02 else 1 if share < 0.5 else 0,
+             "Each number is read and written again for every one or two operations. Where memory is what one "
+             "waits for, FLOPs say little.")
 
 # %% [markdown]
 # - Few FLOPs, below 2 % everywhere, but many bytes. Every number that is turned or added is read and
@@ -516,6 +531,16 @@ class PositionEncodingCache:
         return x + self.pe[: x.size(1)]
 
 
+# %%
+guess = predict(
+    "You copy this class, make one with d_model = 64, and call it on a text. What happens?",
+    ["it works", "it works up to 5,000 tokens, then an error", "an error when it is called",
+     "an error as soon as it is made"],
+    id="14-cache",
+)
+guess
+
+# %%
 def trouble(run):
     """The error that run() raises, or "no error"."""
     try:
@@ -524,6 +549,17 @@ def trouble(run):
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return "no error"
 
+
+making = trouble(lambda: PositionEncodingCache(64))
+works = [trouble(lambda n=n: PositionEncodingCache(64)(torch.zeros(1, n, 64))) == "no error"
+         for n in (10, 5001)]
+print("making it:", making)
+
+# %%
+guess.reveal(
+    3 if making != "no error" else 2 if not works[0] else 1 if not works[1] else 0,
+    "And that is only the first of its faults.",
+)
 
 # %% [markdown]
 # 1. It is no `nn.Module`, so it has no `register_buffer`.
@@ -815,11 +851,28 @@ claim("Sharing keys and values makes it seven times as much (1 key/value head / 
 # when you choose "this one, measured".
 
 # %%
+guess = predict(
+    "Which limit holds on your device: for the forward pass of 2,048 tokens (fused), and for decoding one text?",
+    ["arithmetic for both: attention is matrix products", "memory for both",
+     "arithmetic for the forward pass, memory for decoding", "memory for the forward pass, arithmetic for decoding"],
+    id="14-limit",
+)
+guess
+
+# %%
 device = "cuda" if torch.cuda.is_available() else "cpu"
 rates = roofline.measure_rates(device, (torch.float32,), rounds=5)
 limits = {name: roofline.time_limits(of, rates).which for name, of in whole.items()}
 for name in ("forward, 2,048 tokens, fused", "decoding, 1 text"):
     print(f"{name}: limited by {limits[name]}")
+
+# %%
+both = limits["forward, 2,048 tokens, fused"], limits["decoding, 1 text"]
+guess.reveal(
+    [("compute", "compute"), ("memory", "memory"), ("compute", "memory"), ("memory", "compute")].index(both),
+    "A device with faster products speeds up the one and leaves the other as it is: what helps depends on the "
+    "limit.",
+)
 
 # %%
 claim("On this device the fused forward pass of 2,048 tokens waits for arithmetic, decoding for memory.",
