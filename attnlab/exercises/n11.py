@@ -221,7 +221,7 @@ def to_half_split(answer):
     )
 
 
-@exercise("11.5", "A key that answers from afar", minutes=8, difficulty=2)
+@exercise("11.5", "A key that answers from afar", minutes=8, difficulty=3)
 def key_for(answer):
     d, rope = 64, RoPE(64)
     for back, trials in ((5, 4), (1, 2), (40, 2), (0, 1)):

@@ -238,3 +238,34 @@ def verdict(answer):
         said([0.4, 0.9], [0.1, 0.5]) == "open",
         "only one side checked: B's worst run is behind A's best",
     )
+
+
+@exercise("12.6", "A bias of your own", minutes=15, difficulty=3)
+def own_bias(answer):
+    made = {n: require_tensor(call(answer, n), (n,)).double() for n in (64, 1024, 4096)}
+    bias = made[1024]
+    require(
+        (made[4096][:1024] - bias).abs().max() < 1e-4 and (bias[:64] - made[64]).abs().max() < 1e-4,
+        "depends on the length: distance d must get the same number in a text of any length",
+    )
+    weights = bias.softmax(0)
+    near = weights[:32].sum().item()
+    needle = bias.clone()
+    needle[900] += 9  # a key that fits the query, 900 tokens back
+    found = needle.softmax(0)[900].item()
+    require(
+        (bias - bias[0]).abs().max() > 1e-9,
+        "no bias: all distances are alike: the nearest 32 of 1,024 tokens have 3 % of the weight",
+    )
+    require(weights[0] >= weights[-1], "distance rewarded: near keys must get more, not less")
+    require(
+        near >= 0.5 or found < 0.4,
+        f"too flat: the nearest 32 of 1,024 tokens have {near:.0%} of the weight, half is wanted",
+    )
+    require(
+        found >= 0.4 or near < 0.5,
+        f"too steep: a key 900 tokens back whose score is higher by 9 gets {found:.0%} of the "
+        "weight, 40 % is wanted; how far may the bias fall?",
+    )
+    require(near >= 0.5 and found >= 0.4, "neither near nor far: half of the weight on the nearest "
+            f"32 (yours: {near:.0%}), and 40 % on the needle (yours: {found:.0%})")  # fmt: skip

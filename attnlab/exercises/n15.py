@@ -269,3 +269,43 @@ def inner(answer):
         math.isclose(require_number(call(answer, *few)), right, rel_tol=1e-3, abs_tol=1e-4),
         "right for one size only: take n and d from the input",
     )
+
+
+@exercise("15.6", "What to hand over", minutes=5, difficulty=1)
+def values_for(answer):
+    for n, m in ((9, 4), (6, 2), (5, 1)):
+        got = require_tensor(call(answer, n, m))
+        require(
+            tuple(got.shape) != (3, n), "transposed: a row for each key, a column for each mean"
+        )
+        got = require_tensor(got, (n, 3))
+        require(got.is_floating_point(), "whole numbers: a kernel wants floating-point values")
+        place = torch.arange(n, dtype=torch.float32)
+        first, last = (place == 0).float(), (place >= n - m).float()
+        mistakes = {
+            "counted from 1: the first key stands at 0": (place + 1, first, last),
+            "divided by n: the weights of a query sum to 1 already": (place / n, first, last),
+            "columns exchanged: the first key, then the last m": (place, last, first),
+            "mean instead of sum: the weight on m keys is the sum of theirs": (
+                place, first, last / m,
+            ),
+            "the first m: the last m keys are meant": (place, first, (place < m).float()),
+            "the last one only: all of the last m keys count": (
+                place, first, (place == n - 1).float(),
+            ),
+            "one key too few: the last m begin with key n - m": (
+                place, first, (place > n - m).float(),
+            ),
+            "one key too many: the last m begin with key n - m": (
+                place, first, (place >= n - m - 1).float(),
+            ),
+        }  # fmt: skip
+        right = torch.stack([place, first, last], -1)
+        for name, columns in mistakes.items():
+            wrong = torch.stack(columns, -1)
+            require(close(wrong, right) or not close(got, wrong), name)
+        require(
+            close(got, right),
+            "not these values: with 1 for some keys and 0 for the others, the kernel returns the "
+            "weight on the former",
+        )

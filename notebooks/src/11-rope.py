@@ -1017,7 +1017,7 @@ check("11.4", to_half_split)
 # each head.
 
 # %% [markdown]
-# ### Exercise 11.5: a key that answers from afar &nbsp; (●●○, 8 minutes)
+# ### Exercise 11.5: a key that answers from afar &nbsp; (●●●, 8 minutes)
 #
 # Given a query vector `q` with 64 entries (before turning), construct a key vector `k` (before turning)
 # whose score is largest when the key stands `back` positions **before** the query, for half-split RoPE

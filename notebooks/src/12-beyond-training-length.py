@@ -942,6 +942,32 @@ check("12.5", verdict)
 # %% [markdown] tags=["hint"]
 # Losses: lower is better. The worst run is `max`. Equal losses do not win.
 
+# %% [markdown]
+# ### Exercise 12.6: a bias of your own &nbsp; (●●●, 15 minutes)
+#
+# ALiBi's loss stays flat, and it loses far needles. Design a bias for the distances 0 … `n` − 1 that does both.
+# With all $q\cdot k$ equal, the nearest 32 of 1,024 tokens shall have at least half of the weight. And a key 900
+# tokens back whose $q\cdot k$ is higher by 9 than that of all others shall get at least 40 % of it. A distance has the
+# same number in texts of any length. Many shapes will do.
+
+# %% tags=["exercise"]
+def own_bias(n):
+    """What is added to the score of a key 0, 1, ..., n - 1 tokens back: (n,)."""
+    # BEGIN SOLUTION
+    return -torch.arange(1.0, n + 1).log()
+    # END SOLUTION
+
+
+# %%
+check("12.6", own_bias)
+
+# %% [markdown] tags=["hint"]
+# Two sums decide: of $e^{b(d)}$ over the nearest 32, and over all. A needle competes with the second one.
+
+# %% [markdown] tags=["hint"]
+# A straight line falls too far: at 900 it is at $-900\,m$. What else falls fast at first, and then slowly, or not at
+# all? Look at the bias of Sandwich, and at T5's last bucket.
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Summary
 #

@@ -456,6 +456,30 @@ check("15.5", inner)
 # %% [markdown] tags=["hint"]
 # The two Gram matrices are multiplied **entry by entry** (`*`), and all entries added.
 
+# %% [markdown]
+# ### Exercise 15.6: what to hand over &nbsp; (●○○, 5 minutes)
+#
+# A look back at the values. A kernel returns $\sum_j a_{ij} v_j$. Give the values, a column for each of three statistics:
+# the mean position (counted from 0), the weight on the first key, the weight on the last `m` keys.
+
+# %% tags=["exercise"]
+def values_for(n, m):
+    """The values of n keys, (n, 3)."""
+    # BEGIN SOLUTION
+    j = torch.arange(n, dtype=torch.float32)
+    return torch.stack([j, (j == 0).float(), (j >= n - m).float()], dim=-1)
+    # END SOLUTION
+
+
+# %%
+check("15.6", values_for)
+
+# %% [markdown] tags=["hint"]
+# For a mean of something, the values are that something, key by key.
+
+# %% [markdown] tags=["hint"]
+# The weight on some keys is the mean of a value that is 1 for these keys and 0 for all others.
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Softmax does not see what is the same for all keys of a query. To take each row's mean off the scores, take the mean
 # off the keys: $q_i \cdot (k_j - \bar k)$. Under a causal mask every query has other keys; then the Gram matrix of the keys

@@ -224,4 +224,25 @@ BANK = {
             "not-one-of-the-three-words": lambda a, b: max(a) < min(b),
         },
     ),
+    "12.6": Bank(
+        right=[
+            lambda n: -torch.arange(1.0, n + 1).log(),  # as in Sandwich
+            lambda n: (-torch.arange(n) / 8).clamp(min=-5),  # as T5: one number for all that is far
+            lambda n: torch.logaddexp(-torch.arange(n) / 10, torch.full((n,), -5.0)),  # two slopes
+        ],
+        wrong={
+            "no-bias": lambda n: torch.zeros(n),
+            "distance-rewarded": lambda n: torch.arange(n) / 8,
+            "depends-on-the-length": lambda n: -8 * torch.arange(n) / n,
+            "too-steep": lambda n: -torch.arange(n) / 8,  # ALiBi
+            "too-steep#2": lambda n: torch.where(torch.arange(n) < 64, 0.0, -1e4),  # a window
+            "too-steep#3": lambda n: -3 * torch.arange(1.0, n + 1).log(),
+            "too-flat": lambda n: -torch.arange(n) / 2000,
+            "too-flat#2": lambda n: -torch.arange(1.0, n + 1).log() / 2,
+            "neither-near-nor-far": lambda n: torch.where(torch.arange(n) < 500, 0.0, -20.0),
+            "infinite-values": lambda n: -torch.arange(n).log(),
+            "wrong-shape": lambda n: -(torch.arange(n)[:, None] - torch.arange(n)).abs() / 8,
+            "not-a-tensor": lambda n: -1 / 8,
+        },
+    ),
 }  # fmt: skip

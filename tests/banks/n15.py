@@ -127,6 +127,31 @@ def inner_by_einsum(q_1, k_1, q_2, k_2):
     return torch.tensordot(q, k, 2)
 
 
+def handed_over(place=None, first=None, last=None):
+    """Values for the kernel, with one of the three columns replaced."""
+
+    def answer(n, m):
+        j = torch.arange(n, dtype=torch.float32)
+        columns = (
+            j if place is None else place(j, n),
+            (j == 0).float() if first is None else first(j, n),
+            (j >= n - m).float() if last is None else last(j, n, m),
+        )
+        return torch.stack(columns, -1)
+
+    return answer
+
+
+def handed_over_by_filling(n, m):
+    v = torch.zeros(n, 3)
+    v[:, 0], v[0, 1], v[n - m :, 2] = torch.arange(n), 1, 1
+    return v
+
+
+def columns_exchanged(n, m):
+    return handed_over()(n, m)[:, [0, 2, 1]]
+
+
 BANK = {
     "15.1": Bank(
         right=[entropy, entropy_by_einsum, entropy_by_rows],
@@ -254,6 +279,23 @@ BANK = {
             "matrix-formed#2": lambda a, b, c, d: torch.einsum("ia,ja,ib,jb->", a, b, c, d),
             "right-for-one-size-only": lambda a, b, c, d: inner(a, b, c, d) * len(a) / 60,
             "not-the-inner-product": lambda a, b, c, d: inner(a, b, c, d) + 1,
+        },
+    ),
+    "15.6": Bank(
+        right=[handed_over(), handed_over_by_filling, lambda n, m: handed_over()(n, m).double()],
+        wrong={
+            "transposed": lambda n, m: handed_over()(n, m).T,
+            "whole-numbers": lambda n, m: handed_over()(n, m).long(),
+            "counted-from-1": handed_over(place=lambda j, n: j + 1),
+            "divided-by-n": handed_over(place=lambda j, n: j / n),
+            "columns-exchanged": columns_exchanged,
+            "mean-instead-of-sum": handed_over(last=lambda j, n, m: (j >= n - m) / m),
+            "the-first-m": handed_over(last=lambda j, n, m: (j < m).float()),
+            "the-last-one-only": handed_over(last=lambda j, n, m: (j == n - 1).float()),
+            "one-key-too-few": handed_over(last=lambda j, n, m: (j > n - m).float()),
+            "one-key-too-many": lambda n, m: handed_over()(n, m + 1),
+            "not-these-values": handed_over(first=lambda j, n: torch.ones(n)),
+            "wrong-shape": lambda n, m: handed_over()(n, m)[:, :2],
         },
     ),
 }
