@@ -669,7 +669,7 @@ claim(
 guess = predict(
     "64 tokens, random queries and keys with d_k = 8. The matrix of scores has rank 8. What is the "
     "rank of the matrix of weights, after the softmax?",
-    ["8", "about 16", "about 64"],
+    ["about 64", "about 16", "8"],
     id="01-rank",
 )
 guess
@@ -687,7 +687,7 @@ for d_k in sizes:
 # %%
 rank_weights = ranks[sizes.index(8)][1]
 guess.reveal(
-    min(range(3), key=lambda i: abs((8, 16, 64)[i] - rank_weights)),
+    min(range(3), key=lambda i: abs((64, 16, 8)[i] - rank_weights)),
     "The exponential, taken entry by entry, does not keep rank: the weights have full rank.",
 )
 claim("The scores of a head have rank d_k (d_k = 2, 4, 8, 16, 32).",

@@ -210,7 +210,7 @@ claim(
 # %%
 guess = predict(
     "Which of the 512 numbers of a token does head 0 read?",
-    ["the first 64", "all 512", "64 of them, chosen in training"],
+    ["all 512", "the first 64", "64 of them, chosen in training"],
     id="02-slice",
 )
 guess
@@ -226,7 +226,7 @@ print(f"numbers of the token that change the query of head 0: {sum(reads)}")
 
 # %%
 guess.reveal(
-    {64: 0, 512: 1}[sum(reads)],
+    {512: 0, 64: 1}[sum(reads)],
     f"Changing any one of {sum(reads)} numbers changes the query of head 0. W_Q has 512 rows for "
     "every head; it is its result that is short, 64 numbers.",
 )

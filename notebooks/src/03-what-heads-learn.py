@@ -158,7 +158,7 @@ figure(fig, alt="Table of the mass of eight heads on four relations, model of se
 guess = predict(
     "In each of the five models, look for the head with the most mass on the repeat links. How many "
     "different places (layer and head) do you expect?",
-    ["one: the same head in all five", "two or three", "four or five"],
+    ["four or five", "two or three", "one: the same head in all five"],
     id="03-which",
 )
 guess
@@ -172,7 +172,7 @@ different = len(set(holders["repeat"]))
 
 # %%
 guess.reveal(
-    0 if different == 1 else 1 if different < 4 else 2,
+    2 if different == 1 else 1 if different < 4 else 0,
     f"{different} different places in 5 models. This role is not tied to the number of a head; only its "
     "layer is the same, since the match needs what layer 0 has prepared.",
 )
@@ -750,7 +750,7 @@ claim("Without a mask there is nothing to remove.", full, expect=0.0, atol=0.02,
 # %%
 guess = predict(
     "The cosine of the two outputs is about …",
-    ["1: same weights, same output", "0.5", "0"],
+    ["0", "0.5", "1: same weights, same output"],
     id="03-same",
 )
 guess
@@ -769,7 +769,7 @@ print(f"the heads p and q from above: r = {other_r:.2f}, cosine of the outputs {
 
 # %%
 guess.reveal(
-    min(range(3), key=lambda i: abs(twin_cosine - (1.0, 0.5, 0.0)[i])),
+    min(range(3), key=lambda i: abs(twin_cosine - (0.0, 0.5, 1.0)[i])),
     "A head is where it looks *and* what it takes from there. These two look at the same words and "
     "report unrelated things. And p and q, from above, look elsewhere and report the same.",
 )
@@ -974,7 +974,7 @@ if sinks.any():
 guess = predict(
     "In the real model's heads of this kind, [CLS] and [SEP] get about two thirds of the weight. Which "
     "share of what arrives, measured by the norm, comes from them?",
-    ["about two thirds", "about a third", "about an eighth"],
+    ["about an eighth", "about a third", "about two thirds"],
     id="03-sinks",
 )
 guess
@@ -990,7 +990,7 @@ print(f"of the 10 heads with the lowest entropy, {on_sinks} have most of their w
 # %%
 if trained_here:
     guess.reveal(
-        min(range(3), key=lambda i: abs(norm_share - (2 / 3, 1 / 3, 1 / 8)[i])),
+        min(range(3), key=lambda i: abs(norm_share - (1 / 8, 1 / 3, 2 / 3)[i])),
         "The values of these two tokens are small. A head can look 'focused' and pass on next to nothing: "
         "its way of doing nothing.",
     )

@@ -156,8 +156,8 @@ claim("And one whose silence changes it by less than 0.04.", least, between=(-0.
 # %%
 guess = predict(
     "For one sentence of 10 tokens and head 0: what is ∂L/∂head_0?",
-    ["one number", "8 numbers: one for each entry of a token's head vector",
-     "80 numbers: one for each token and entry"],
+    ["80 numbers: one for each token and entry",
+     "8 numbers: one for each entry of a token's head vector", "one number"],
     id="04-shape",
 )
 guess
@@ -184,7 +184,7 @@ print("∂L/∂head for 300 sentences, 8 heads:", tuple(gradient.shape))
 
 # %%
 guess.reveal(
-    {1: 0, 8: 1, 80: 2}[gradient[0, 0].numel()],
+    {80: 0, 8: 1, 1: 2}[gradient[0, 0].numel()],
     "A derivative by a matrix has the shape of the matrix. To rank heads it must become one number, "
     "and how is a choice.",
 )
@@ -302,7 +302,7 @@ claim("The mean of the absolute slopes does not vanish.", size, above=1.0,
 # %%
 guess = predict(
     "After such a rescaling, with its own c for each head: which scores have changed?",
-    ["neither: the function is the same", "only gate importance", "only the gradient norm", "both"],
+    ["both", "neither: the function is the same", "only gate importance", "only the gradient norm"],
     id="04-rescale",
 )
 guess
@@ -330,7 +330,7 @@ print("order by gradient norm,   before and after:", *(s.argsort().tolist() for 
 # %%
 moved = [not torch.allclose(a, b, rtol=1e-6) for a, b in zip(before, after, strict=True)]
 guess.reveal(
-    {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}[tuple(moved)],
+    {(True, True): 0, (False, False): 1, (True, False): 2, (False, True): 3}[tuple(moved)],
     "The gradient by head_h is divided by c, head_h is multiplied by c. In the inner product c cancels; "
     "the norm sees one side only.",
 )
@@ -576,7 +576,7 @@ claim("It sounds better, but these models lose by it (scored at once minus in st
 guess = predict(
     "After 60 steps of fine-tuning: does it still matter which four heads were kept? How far is the "
     "accuracy with the most important four ahead of that with the least important four (means)?",
-    ["no: under 0.02", "hardly: from 0.02 to 0.1", "yes: over 0.1"],
+    ["yes: over 0.1", "hardly: from 0.02 to 0.1", "no: under 0.02"],
     id="04-tune",
 )
 guess
@@ -614,7 +614,7 @@ for name, values in ended.items():
 gap_before = mean(began["gate"]) - mean(began["reverse"])
 gap_after = mean(ended["gate"]) - mean(ended["reverse"])
 guess.reveal(
-    0 if gap_after < 0.02 else 1 if gap_after < 0.1 else 2,
+    2 if gap_after < 0.02 else 1 if gap_after < 0.1 else 0,
     f"Most against least important kept: a gap of {gap_before:.2f} before, {gap_after:.2f} after.",
 )
 

@@ -110,7 +110,7 @@ claim("Reading is not: over a text that is there, one pass predicts all 8 (right
 guess = predict(
     "A model of 32 layers with 32 heads of d_k = 128 has read one text of 4,096 tokens. Its KV "
     "cache in bfloat16 takes …",
-    ["about 2 MB", "about 67 MB", "about 0.3 GB", "about 2 GB"],
+    ["about 2 GB", "about 0.3 GB", "about 67 MB", "about 2 MB"],
     id="05-cache-size",
 )
 guess
@@ -123,7 +123,7 @@ gigabytes = 32 * one_layer.nbytes / 1e9
 print(f"one layer: {one_layer.nbytes:,} bytes, 32 layers: {gigabytes:.2f} GB")
 
 # %%
-sizes = [0.002, 0.067, 0.3, 2.0]
+sizes = [2.0, 0.3, 0.067, 0.002]
 guess.reveal(
     min(range(4), key=lambda i: abs(gigabytes / sizes[i] - 1)),
     "For one text. Twenty texts at a time need twenty such caches, and each new token reads its "
@@ -214,8 +214,8 @@ claim("With the query heads reordered, one convention gives the other's numbers.
 # %%
 guess = predict(
     "d_model = 512, 8 query heads. We go from 8 key/value heads to 1. What falls to one eighth?",
-    ["parameters, cache and operations", "parameters and cache", "cache and operations",
-     "the cache only"],
+    ["the cache only", "cache and operations", "parameters and cache",
+     "parameters, cache and operations"],
     id="05-what-is-saved",
 )
 guess
@@ -253,8 +253,8 @@ for g, row in saved.items():
 falls = {name: saved[1][name] / saved[8][name] == 1 / 8 for name in saved[8]}
 operations = falls["operations, whole layer"]
 guess.reveal(
-    0 if falls["parameters"] and operations else 1 if falls["parameters"]
-    else 2 if operations else 3,
+    3 if falls["parameters"] and operations else 2 if falls["parameters"]
+    else 1 if operations else 0,
     "Only W_K and W_V shrink, W_Q and W_O stay. And each query head still meets every key: there "
     "are as many scores as before.",
 )

@@ -621,7 +621,7 @@ SEEDS = range(5)
 guess = predict(
     "Without an encoding and without a mask, read from the mean: in how many sentences does the "
     "trained model name the one who did it?",
-    ["about 1 in 20: it cannot know a thing", "about half", "about three quarters", "nearly all"],
+    ["nearly all", "about three quarters", "about half", "about 1 in 20: it cannot know a thing"],
     id="06-training",
 )
 guess
@@ -638,7 +638,7 @@ for name in encodings:
 # %%
 mean_none = sum(right["none"]) / len(SEEDS)
 guess.reveal(
-    min(range(4), key=lambda i: abs((0.05, 0.5, 0.75, 1.0)[i] - mean_none)),
+    min(range(4), key=lambda i: abs((1.0, 0.75, 0.5, 0.05)[i] - mean_none)),
     "It learns to name one of the two nouns that are there. Which of them is a coin toss: the bag is "
     "the same for both answers.",
 )

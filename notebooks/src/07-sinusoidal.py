@@ -63,7 +63,7 @@ torch.manual_seed(0);
 # %%
 guess = predict(
     "Of which position is [0.5, 0.1, 0.3, 0.6] the sinusoidal code, with d = 4?",
-    ["of position 0", "of some other position", "of none"],
+    ["of none", "of some other position", "of position 0"],
     id="07-toy",
 )
 guess
@@ -79,7 +79,7 @@ print(f"nearest code among 10,001 positions: position {nearest.indices}, "
 
 # %%
 guess.reveal(
-    2 if nearest.values > 1e-3 else 0 if nearest.indices == 0 else 1,
+    0 if nearest.values > 1e-3 else 2 if nearest.indices == 0 else 1,
     "sin 0 = 0 and cos 0 = 1: position 0 has the code [0, 1, 0, 1]. And no other position can have "
     "these numbers, since in every pair sin² + cos² = 1.",
 )
@@ -183,8 +183,8 @@ claim("With an odd d the usual two slices do not fit; attnlab asks for an even d
 # %%
 guess = predict(
     "The wavelengths of the pairs, for d = 512, run from …",
-    ["1 to 10,000 positions", "2π to 10,000 positions", "2π to about 60,000 positions",
-     "2 to 512 positions"],
+    ["2 to 512 positions", "1 to 10,000 positions", "2π to 10,000 positions",
+     "2π to about 60,000 positions"],
     id="07-wavelengths",
 )
 guess
@@ -201,7 +201,7 @@ longest = 2 * coarse[encoding.table(coarse)[:, 510] < 0][0].item()
 print(f"shortest wavelength {shortest:.2f}, longest about {longest:,.0f} positions")
 
 # %%
-options = [(1, 10_000), (2 * math.pi, 10_000), (2 * math.pi, 60_000), (2, 512)]
+options = [(2, 512), (1, 10_000), (2 * math.pi, 10_000), (2 * math.pi, 60_000)]
 miss = [abs(math.log(shortest / a)) + abs(math.log(longest / b)) for a, b in options]
 guess.reveal(
     miss.index(min(miss)),
@@ -304,7 +304,7 @@ claim("From d = 16 on, the nearest two codes are those of neighbours (offset; d 
 guess = predict(
     "We compute the angles p·ω in bfloat16, and then their sines and cosines. Of 10,000 positions, "
     "how many different codes remain (d = 64)?",
-    ["10,000", "about 5,000", "about 900", "fewer than 100"],
+    ["fewer than 100", "about 900", "about 5,000", "10,000"],
     id="07-bf16",
 )
 guess
@@ -331,7 +331,7 @@ for dtype in (torch.bfloat16, torch.float16):
 # %%
 few = different[torch.bfloat16][0]
 guess.reveal(
-    min(range(4), key=lambda i: abs(math.log(few / (10_000, 5_000, 900, 50)[i]))),
+    min(range(4), key=lambda i: abs(math.log(few / (50, 900, 5_000, 10_000)[i]))),
     "With 8 significant bits the positions themselves collapse: 257 is rounded to 256, and from "
     "8,192 on, about 64 positions in a row become one number.",
 )
@@ -543,7 +543,7 @@ claim("Over 1,000 steps nearly half go down (share; d = 16, 64, 128, 512).", lis
 # %%
 guess = predict(
     "d = 512, offsets k = 1 to 100. Which trend describes the dot product g(k) best?",
-    ["a − b·k²", "a − b·k", "a − b·ln k"],
+    ["a − b·ln k", "a − b·k", "a − b·k²"],
     id="07-law",
 )
 guess
@@ -559,7 +559,7 @@ def r_squared(y, x):
 k = torch.arange(1, 101, dtype=torch.float64)
 omega = 10_000 ** (-torch.arange(0, 512, 2, dtype=torch.float64) / 512)
 g = (k[:, None] * omega).cos().sum(dim=-1)  # (100,)
-fits = {"k²": r_squared(g, k**2), "k": r_squared(g, k), "ln k": r_squared(g, k.log())}
+fits = {"ln k": r_squared(g, k.log()), "k": r_squared(g, k), "k²": r_squared(g, k**2)}
 print("share of the variance explained:", {name: round(r, 3) for name, r in fits.items()})
 
 # %%
@@ -647,8 +647,8 @@ WavesExplorer(64, length=128, position=20, offset=5, pair=4)
 guess = predict(
     "200 positions, W_Q and W_K random. For how many queries is the best key at most 3 positions "
     "away?",
-    ["nearly all: codes of neighbours are alike", "about half",
-     "few: about as many as if keys were drawn by lot"],
+    ["few: about as many as if keys were drawn by lot", "about half",
+     "nearly all: codes of neighbours are alike"],
     id="07-local",
 )
 guess
@@ -686,7 +686,7 @@ print(f"random W_Q and W_K: {mean:.1%} of the queries (mean of 20 draws); by lot
 
 # %%
 guess.reveal(
-    0 if mean > 0.8 else 1 if mean > 0.2 else 2,
+    2 if mean > 0.8 else 1 if mean > 0.2 else 0,
     f"One random matrix used for both would keep what is near: {one_matrix:.0%}. But W_Q and W_K are "
     "two, and the query that one makes of a position is not like the key that the other makes of it. "
     "The code makes nearness possible to see; the parameters must learn to see it.",

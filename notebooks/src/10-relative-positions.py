@@ -105,7 +105,7 @@ claim(
 # %%
 guess = predict(
     "All positions grow by 1,000. For which encodings does the output of the layer change?",
-    ["for none", "for sinusoidal only", "for the four relative ones only", "for all five"],
+    ["for none", "for all five", "for the four relative ones only", "for sinusoidal only"],
     id="10-shift",
 )
 guess
@@ -135,7 +135,7 @@ with torch.no_grad():
 relative = [changes[name] for name in ("shaw", "t5", "alibi", "sandwich")]
 moved = (changes["sinusoidal"] > 1e-6, max(relative) > 1e-6)
 guess.reveal(
-    {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}[moved],
+    {(False, False): 0, (True, True): 1, (False, True): 2, (True, False): 3}[moved],
     "A relative encoding sees offsets, and offsets do not change when everything moves together. "
     "The sinusoidal code enters each token vector, and random W_Q and W_K do not undo that.",
 )
@@ -243,7 +243,7 @@ claim("Scores and outputs without the large tensor equal those with it; so do at
 guess = predict(
     "64 tokens, clip 8; q, k, v and both tables are random with variance 1. We drop the value side. By "
     "how much does the output change, compared with its length?",
-    ["by about 1 %", "by about 10 %", "by more than half"],
+    ["by more than half", "by about 10 %", "by about 1 %"],
     id="10-value-side",
 )
 guess
@@ -266,7 +266,7 @@ print("change of the output, 5 seeds:", [f"{share:.0%}" for share in shares])
 # %%
 mean_share = sum(shares) / len(shares)
 guess.reveal(
-    0 if mean_share < 0.03 else 1 if mean_share < 0.5 else 2,
+    2 if mean_share < 0.03 else 1 if mean_share < 0.5 else 0,
     "The average over many values nearly cancels; the average over r^V does not, because all keys "
     "beyond the clip share one of two rows.",
 )
@@ -728,7 +728,7 @@ claim("At 4,096 tokens and beyond Sandwich's flattest head keeps more weight tha
 guess = predict(
     "'Extrapolation from the sinusoids, flexibility from the table.' What does the hybrid do with a text "
     "of 600 tokens?",
-    ["it works: the sinusoids take over", "it works, without positions from 512 on", "it cannot run"],
+    ["it cannot run", "it works, without positions from 512 on", "it works: the sinusoids take over"],
     id="10-hybrid",
 )
 guess
@@ -757,7 +757,7 @@ with torch.no_grad():
 
 # %%
 guess.reveal(
-    {"ran, places differ": 0, "ran": 1, "refused": 2}[outcome],
+    {"refused": 0, "ran": 1, "ran, places differ": 2}[outcome],
     "The learned table has no row 512. A sum has the limits of both its parts, not the strengths.",
 )
 

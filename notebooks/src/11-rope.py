@@ -226,7 +226,7 @@ claim("Turning by 7 and then by 20 is turning by 27 (largest difference).",
 guess = predict(
     "We turn x by its position and then project it to q and k; v comes from x as it was. Now all tokens "
     "move 1,000 positions to the right. The output of the heads …",
-    ["stays the same, up to rounding", "changes by about 1 %", "changes by about its own size"],
+    ["changes by about its own size", "changes by about 1 %", "stays the same, up to rounding"],
     id="11-where",
 )
 guess
@@ -259,7 +259,7 @@ for where in ("q and k, after the projections", "x, before the projections", "q,
 # %%
 moved = changes["x, before the projections"]
 guess.reveal(
-    0 if moved < 1e-9 else 1 if moved < 0.1 else 2,
+    2 if moved < 1e-9 else 1 if moved < 0.1 else 0,
     "Between the two rotations now stand W_Q and W_K. R_{−m} and R_n no longer meet, and do not join "
     "to R_{n−m}. Each position counts by itself.",
 )
@@ -530,7 +530,7 @@ claim("A larger base makes more of them (base 500,000, the same L).", never_comp
 guess = predict(
     f"{incomplete} of the 64 pairs know only some angles. With NTK-aware scaling for 4 L, how many of "
     "them still meet new angles in a text of 4 L?",
-    ["none", "about half of them", "nearly all of them"],
+    ["nearly all of them", "about half of them", "none"],
     id="11-ntk",
 )
 guess
@@ -550,7 +550,7 @@ for name, frequency in scaled.items():
 
 # %%
 guess.reveal(
-    0 if meets_new["ntk"] == 0 else 1 if meets_new["ntk"] <= 0.7 * incomplete else 2,
+    2 if meets_new["ntk"] == 0 else 1 if meets_new["ntk"] <= 0.7 * incomplete else 0,
     "Only the slowest pair is divided by the full 4. All others are divided by less, so they go a "
     "little beyond what they know.",
 )
@@ -644,7 +644,7 @@ print(positions_in_bf16.int().tolist())
 guess = predict(
     "Scores have standard deviation 1. All positions are shifted by 8,000, and the angles m·ω are "
     "computed in bfloat16. How large is the error of a score (its standard deviation)?",
-    ["about 0.001", "about 0.03", "about as large as the scores"],
+    ["about as large as the scores", "about 0.03", "about 0.001"],
     id="11-bf16",
 )
 guess
@@ -690,7 +690,7 @@ for how, values in error.items():
 # %%
 worst = error["bfloat16, angles in bfloat16"][1]
 guess.reveal(
-    min(range(3), key=lambda i: abs(math.log(worst / (0.001, 0.03, 1.0)[i]))),
+    min(range(3), key=lambda i: abs(math.log(worst / (1.0, 0.03, 0.001)[i]))),
     "Near 8,000 bfloat16 knows every 32nd position only, so offsets are lost. The turned vectors may "
     "be stored in bfloat16; it is the angles that must not be.",
 )

@@ -205,7 +205,7 @@ claim("Neighbouring codes stay equally far apart beyond 10,000 (largest differen
 guess = predict(
     "Texts of 64 tokens, the last 32 of them. The excess loss with untrained rows, over that with the "
     "stretched table?",
-    ["more than 3: stretching helps a lot", "1.2 to 3", "below 1.2: stretching is no better"],
+    ["below 1.2: stretching is no better", "1.2 to 3", "more than 3: stretching helps a lot"],
     id="12-learned",
 )
 guess
@@ -234,7 +234,7 @@ for n in slow:
 
 # %%
 gain = mean_of(curves["learned"], 32, 64) / mean_of(slow[64], 32, 64)
-guess.reveal(2 - option(gain), "Mixes of trained rows are nearer to what the model knows than random rows.")
+guess.reveal(option(gain), "Mixes of trained rows are nearer to what the model knows than random rows.")
 
 # %%
 fresh = [trained.start(races.recipe("modes", "learned"), s).encoding.weight[32:].half() for s in SEEDS]

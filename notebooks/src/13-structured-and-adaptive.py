@@ -629,7 +629,7 @@ claim("Rows of edges after 1,200 steps against the distance bias after 400: how 
 # %%
 guess = predict(
     "The word 'bank' stands at position 3 of two sentences with different other words. Its two codes are ...",
-    ["different: they depend on the context", "the same", "the same only after training"],
+    ["the same", "different: they depend on the context", "the same only after training"],
     id="13-context",
 )
 guess
@@ -648,7 +648,7 @@ print("largest difference of the two codes:", apart[0], "- after some training:"
 
 # %%
 guess.reveal(
-    0 if apart[1] > 0 else 1 if apart[0] == 0 else 2,
+    1 if apart[1] > 0 else 0 if apart[0] == 0 else 2,
     "f reads one token and one number. Nothing of the other words enters it. The code depends on the token: "
     "that is content, but not context.",
 )
@@ -790,7 +790,7 @@ claim("In the head that separates most, gates are more open at items than at fil
 # %%
 guess = predict(
     "After 600 steps, does it fit the 128 positions (mean squared error below 0.01)?",
-    ["both do", "only the raw number", "only Fourier features", "neither"],
+    ["only Fourier features", "only the raw number", "both do", "neither"],
     id="13-mlp",
 )
 guess
@@ -818,7 +818,7 @@ for features, found in errors.items():
 # %%
 fits = [max(e[0] for e in errors[features]) < 0.01 for features in ("raw", "fourier")]
 guess.reveal(
-    {(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}[tuple(fits)],
+    {(False, True): 0, (True, False): 1, (True, True): 2, (False, False): 3}[tuple(fits)],
     "A network on one raw number learns slow functions first (spectral bias). 600 steps did not reach this wave.",
 )
 

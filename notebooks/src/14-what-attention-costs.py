@@ -61,7 +61,7 @@ CPU = torch.device("cpu");
 guess = predict(
     "One attention layer, d_model = 512, a text of 512 tokens. Which share of its FLOPs are the scores "
     "and the weights times V, the part with n²?",
-    ["nearly all: attention dominates", "about two thirds", "about a third", "under a tenth"],
+    ["under a tenth", "about a third", "about two thirds", "nearly all: attention dominates"],
     id="14-share",
 )
 guess
@@ -89,7 +89,7 @@ print({n: f"{share:.0%}" for n, share in shares.items()})
 
 # %%
 guess.reveal(
-    min(range(4), key=lambda i: abs(shares[512] - (0.95, 0.67, 0.33, 0.05)[i])),
+    min(range(4), key=lambda i: abs(shares[512] - (0.05, 0.33, 0.67, 0.95)[i])),
     "4n²d against 8nd²: the share is n / (2d + n). Scores overtake the projections at n = 2d.",
 )
 
@@ -648,7 +648,7 @@ claim("Then it is wrong three times without a word (time first, one row for all,
 guess = predict(
     "Four tokens; all queries and keys are 64 numbers of 40, so all scores are 64·40·40/8 = 12,800, well "
     "below 65,504. Computed in float16 as above, the weights are …",
-    ["0.25 each", "0 and 1", "NaN", "an error"],
+    ["NaN", "0 and 1", "0.25 each", "an error"],
     id="14-float16",
 )
 guess
@@ -669,7 +669,7 @@ for dtype in (torch.float16, torch.bfloat16):
 
 # %%
 found = weights_of(torch.float16)[1][0, 0]
-guess.reveal(2 if found.isnan() else 0 if abs(found - 0.25) < 0.01 else 1,
+guess.reveal(0 if found.isnan() else 2 if abs(found - 0.25) < 0.01 else 1,
              "64·40·40 = 102,400 overflows to inf before it is divided, and softmax of inf is inf − inf. "
              "Scale the queries first, or take bfloat16, or let a fused kernel do it in float32.")
 
@@ -853,8 +853,8 @@ claim("Sharing keys and values makes it seven times as much (1 key/value head / 
 # %%
 guess = predict(
     "Which limit holds on your device: for the forward pass of 2,048 tokens (fused), and for decoding one text?",
-    ["arithmetic for both: attention is matrix products", "memory for both",
-     "arithmetic for the forward pass, memory for decoding", "memory for the forward pass, arithmetic for decoding"],
+    ["arithmetic for the forward pass, memory for decoding", "memory for the forward pass, arithmetic for decoding",
+     "arithmetic for both: attention is matrix products", "memory for both"],
     id="14-limit",
 )
 guess
@@ -869,7 +869,7 @@ for name in ("forward, 2,048 tokens, fused", "decoding, 1 text"):
 # %%
 both = limits["forward, 2,048 tokens, fused"], limits["decoding, 1 text"]
 guess.reveal(
-    [("compute", "compute"), ("memory", "memory"), ("compute", "memory"), ("memory", "compute")].index(both),
+    [("compute", "memory"), ("memory", "compute"), ("compute", "compute"), ("memory", "memory")].index(both),
     "A device with faster products speeds up the one and leaves the other as it is: what helps depends on the "
     "limit.",
 )

@@ -632,7 +632,7 @@ claim("Keys with a common mean of 30, float32: error of the entropy, over the er
 # %%
 guess = predict(
     "E[x²] − E[x]² in float32: which standard deviation comes out for x = 3000 or 3001, each with weight 1/2?",
-    ["0.5", "not 0.5, but between 0.45 and 0.55", "0, as if both were at one place", "another number, or none"],
+    ["0, as if both were at one place", "not 0.5, but between 0.45 and 0.55", "0.5", "another number, or none"],
     id="15-spread",
 )
 guess
@@ -645,7 +645,7 @@ about_mean = (half * (x - (half * x).sum()) ** 2).sum().sqrt().item()
 print(f"E[x²] - E[x]² = {variance:.3f}, about the mean: {about_mean**2:.3f}")
 
 # %%
-guess.reveal(0 if naive == 0.5 else 1 if abs(naive - 0.5) < 0.05 else 2 if naive == 0 else 3,
+guess.reveal(2 if naive == 0.5 else 1 if abs(naive - 0.5) < 0.05 else 0 if naive == 0 else 3,
              "x² is nine million, and there float32, with 24 bits, has whole numbers only. The variance is 1/4.")
 
 # %%
@@ -743,7 +743,7 @@ claim("Rows: 16 times the tokens hold so many times the memory.", rows[16_384] /
 # %%
 guess = predict(
     "How far does the RoPE model's head that looks nearest look, on average over the last 1,000 of 16,384 queries?",
-    ["at most 32 tokens, as it was trained", "33 to 500 tokens", "501 to 4,000 tokens", "more than 4,000 tokens"],
+    ["more than 4,000 tokens", "501 to 4,000 tokens", "33 to 500 tokens", "at most 32 tokens, as it was trained"],
     id="15-rope",
 )
 guess
@@ -783,7 +783,7 @@ print(f"the weights of the four heads: {4 * n_text**2 * 4 / 2**30:.0f} GiB")
 
 # %%
 nearest = late(long["rope"].distance).min().item()
-guess.reveal(0 if nearest <= 32 else 1 if nearest <= 500 else 2 if nearest <= 4000 else 3,
+guess.reveal(3 if nearest <= 32 else 2 if nearest <= 500 else 1 if nearest <= 4000 else 0,
              f"About {round(nearest, -2):.0f}, nearly the distance of a head to which all keys are alike. They are not: the "
              "entropies lie far below log n. It looks at some keys, all over the text.")
 
