@@ -100,8 +100,7 @@ back = weights[1, 2, 1].item()  # head 1, query "fish", key "eats"
 # %%
 guess.reveal(
     min(range(3), key=lambda i: abs((1 / 3, 0.05, 0.89)[i] - back)),
-    "Who asks and who answers are two roles. 'fish' asks for nothing here: its query is zero, all its "
-    "scores are 0, and its row is uniform.",
+    "Who asks and who answers are two roles. 'fish' asks for nothing here: its query is zero.",
 )
 
 # %% [markdown]
@@ -273,7 +272,7 @@ claim("A transpose makes it run, and the result is wrong (error as a share of th
       (mended - output).norm() / output.norm(), above=0.5, source="this cell", id=14)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# So how does $W^O$ combine what the heads have found? We ask for the derivative of the output at
+# How does $W^O$ combine what the heads have found? We ask for the derivative of the output at
 # token 3 by every number of the concatenation.
 
 # %%
@@ -432,16 +431,16 @@ claim(
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## One product for all heads
 #
-# A loop over heads multiplies $X$ by $3h$ small matrices. You may read that one fuses them "into single
-# operations" by concatenating the $3h$ *results*. We count the products that PyTorch carries out. (You
-# need not read the class; it counts calls.)
+# A loop over heads multiplies $X$ by small matrices. You may read that one fuses these products "into
+# single operations" by concatenating their *results*. We count the products that PyTorch carries out.
+# (You need not read the class; it counts calls.)
 
 # %%
 guess = predict(
-    "8 heads. The queries, keys and values of each are computed by a product of its own, and the results "
-    "are joined with `torch.cat`. How many products is that?",
+    "Queries, keys and values of 8 heads, all in one `torch.cat([x @ w for w in matrices])`. How many "
+    "matrix products is that?",
     ["1: concatenation fuses them", "3: one for the queries, one for the keys, one for the values",
-     "24, as without the concatenation"],
+     "24: one for each matrix"],
     id="02-fused",
 )
 guess
@@ -601,6 +600,30 @@ claim("Equal heads do not solve the task (loss: 0 is perfect, 1 is reporting not
 claim("Two heads with a random start solve it (loss).", [loss for loss, _, _ in different],
       below=0.1, source="this cell", id=5)
 
+# %% [markdown]
+# How small may that first difference be? A fused layer computes both heads in one product, and the
+# product may round the last digit of the one differently from the other. Same task, equal start,
+# `attnlab`'s fused layer in float64; what comes out depends on your processor.
+
+# %%
+torch.manual_seed(0)
+layer = attnlab.MultiHeadAttention(D_MODEL, 2, d_head=16, bias=False).double()
+with torch.no_grad():
+    for name in ("w_q", "w_k", "w_v", "w_o"):
+        getattr(layer, name)[1] = getattr(layer, name)[0]
+generator = torch.Generator().manual_seed(0)
+
+
+def fused_loss():
+    x, target = draw(generator)
+    return F.mse_loss(layer(x.double())[..., : 2 * D_WORD], target.double())
+
+
+history = fit(layer, fused_loss, steps=400, lr=0.02)
+apart = max((w[0] - w[1]).abs().max().item() for w in (layer.w_q, layer.w_k, layer.w_v))
+print(f"loss {history[-1]:.3f}, largest difference between the heads {apart:.2g}")
+print("rounding separated the heads" if apart > 1e-3 else "rounding did not separate the heads")
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### How many heads?
 #
@@ -656,31 +679,8 @@ claim("16 heads do worse than a single one (difference of the losses, 3 seeds)."
       [a - b for a, b in zip(losses[16], losses[1], strict=True)], above=0.1, source="this cell", id=114)
 
 # %% [markdown]
-# So "eight heads is standard" is a habit of one width and one time; how many help depends on the task and
-# on what $d_k$ is left.
-#
-# Back to the equal start. How small may that first difference be? A fused layer computes both heads in one product, and the
-# product may round the last digit of the one differently from the other. Same task, equal start,
-# `attnlab`'s fused layer in float64; what comes out depends on your processor.
-
-# %%
-torch.manual_seed(0)
-layer = attnlab.MultiHeadAttention(D_MODEL, 2, d_head=16, bias=False).double()
-with torch.no_grad():
-    for name in ("w_q", "w_k", "w_v", "w_o"):
-        getattr(layer, name)[1] = getattr(layer, name)[0]
-generator = torch.Generator().manual_seed(0)
-
-
-def fused_loss():
-    x, target = draw(generator)
-    return F.mse_loss(layer(x.double())[..., : 2 * D_WORD], target.double())
-
-
-history = fit(layer, fused_loss, steps=400, lr=0.02)
-apart = max((w[0] - w[1]).abs().max().item() for w in (layer.w_q, layer.w_k, layer.w_v))
-print(f"loss {history[-1]:.3f}, largest difference between the heads {apart:.2g}")
-print("rounding separated the heads" if apart > 1e-3 else "rounding did not separate the heads")
+# So "eight heads is standard" is a habit of one width and one time. How many help depends on the task,
+# and on the $d_k$ that is left for each.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Try it: more heads on the same width

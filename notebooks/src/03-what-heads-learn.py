@@ -541,12 +541,13 @@ claim("The same kind of scores over more keys: H is about log n - 1/2, so it gro
 #
 # A popular reading: low entropy = focused and specialised, high = distributed and general-purpose,
 # medium = selective but flexible. Two questions put it to the test. First, untrained heads; second,
-# whether low entropy tells which heads the model needs.
+# whether low entropy tells which heads the model needs. For that we silence one head at a time, count the
+# right answers lost, and take the **rank correlation** with entropy: 1 if the two always rise together,
+# −1 if one always falls when the other rises, near 0 if there is no trend.
 
 # %%
 guess = predict(
-    "40 heads (5 models). Do those with low entropy cost more right answers when they are silenced? The rank "
-    "correlation of entropy and loss is …",
+    "40 heads (5 models). The rank correlation of a head's entropy with the right answers lost is …",
     ["below −0.4: focused heads are the important ones", "between −0.4 and 0.4: entropy hardly tells",
      "above 0.4: the heads that look widely are the important ones"],
     id="03-low-entropy",

@@ -62,13 +62,14 @@ claim("Token by token with a cache gives what one pass gives (largest difference
 print(cache)
 
 # %% [markdown]
-# Transformers are said to work "without sequential computation". A model of
-# [notebook 12](12-beyond-training-length.ipynb) has read 12 tokens, and shall go on with the likeliest one, 8
-# times.
+# Transformers are said to work "without sequential computation". A small trained model (one of
+# [notebook 12](12-beyond-training-length.ipynb)) has read 12 tokens and shall write 8 more, each time the
+# likeliest. Token by token that takes 8 steps. Now all in one pass: we fill the 8 free places with copies
+# of the last token and read the likeliest one at each.
 
 # %%
 guess = predict(
-    "How many of these 8 tokens can be had from one pass over all 20 places?",
+    "How many of the 8 tokens are the same as those written one by one?",
     ["all 8: a Transformer handles all tokens at once", "the first one for sure, others by luck", "none"],
     id="05-at-once",
 )
@@ -296,9 +297,9 @@ claim("attnlab.cost counts as PyTorch does (the four layers above, 64 tokens: on
 
 # %%
 guess = predict(
-    "One key/value head instead of 8, on this processor. What takes clearly less time: reading a text of 1,024 "
-    "tokens at once, or one decoding step?",
-    ["the decoding step only", "reading only", "neither", "both: fewer keys and values to compute with"],
+    "One key/value head instead of 8, on this processor. What takes clearly less time: the prefill of 1,024 "
+    "tokens, or a decoding step after 16,384?",
+    ["the decoding step only", "the prefill only", "neither", "both: fewer keys and values to compute with"],
     id="05-faster",
 )
 guess
@@ -331,25 +332,25 @@ claim("Rows instead of copies: the same step (largest difference, g = 8 and 1)."
         - F.scaled_dot_product_attention(q, *kept[g], enable_gqa=True)).abs().max()
        for g in kept], below=1e-5, source="this cell", id=38)
 step = fastest([lambda g=g: one_step(q, *kept[g]) for g in (8, 1)], rounds=15)
-claim("Multi-query decoding is faster: a step takes less than 0.7 of the time of 8 key/value heads.",
-      step[1] / step[0] < 0.7, equals=True, source="timed here, 16,384 kept tokens", id=38)
-
-# %%
 prompt = {g: [torch.randn(1, h, 1024, 64) for h in (8, g, g)] for g in (8, 1)}
 prefill = fastest([
     lambda g=g: F.scaled_dot_product_attention(*prompt[g], is_causal=True, enable_gqa=True)
     for g in (8, 1)
 ], rounds=7)
-claim("Prefill is not: attention over a prompt takes more than 0.7 of the time.",
-      prefill[1] / prefill[0] > 0.7, equals=True, source="timed here, 1,024 tokens", id=38)
 
 # %%
-faster = prefill[1] / prefill[0] < 0.7, step[1] / step[0] < 0.7  # reading, decoding
+faster = prefill[1] / prefill[0] < 0.7, step[1] / step[0] < 0.7  # prefill, decoding
 guess.reveal(
     [(False, True), (True, False), (False, False), (True, True)].index(faster),
     "The operations of scores and values are the same. Only where the cache is what one waits for, less of it "
     "takes less time.",
 )
+
+# %%
+claim("Multi-query decoding is faster: a step takes less than 0.7 of the time of 8 key/value heads.",
+      step[1] / step[0] < 0.7, equals=True, source="timed here, 16,384 kept tokens", id=38)
+claim("Prefill is not: attention over a prompt takes more than 0.7 of the time.",
+      prefill[1] / prefill[0] > 0.7, equals=True, source="timed here, 1,024 tokens", id=38)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Does one key/value head suffice?

@@ -693,10 +693,10 @@ guess.reveal(
 )
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# ### Which W see the offset?
+# ### Is the score a function of the offset?
 #
-# $PE_{p+k} = M_k\,PE_p$. This, it is said, lets the model learn relative positions: a score should then be
-# a function of the offset $j - i$.
+# By the shift property $PE_{p+k} = M_k\,PE_p$. This, it is said, lets the model learn relative positions: a
+# score should then be a function of the offset $j - i$.
 
 # %%
 guess = predict(
@@ -717,9 +717,11 @@ guess.reveal(
 )
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Which $W$ do? The score depends on $j - i$ alone if moving both positions changes nothing: $PE_{i+k}\,W\,PE_{j+k}^\top
-# = PE_i\,W\,PE_j^\top$. With codes as rows the shift property reads $PE_{i+k} = PE_i M_k^\top$, so that
-# holds when $M_k^\top W M_k = W$. Since $M_k M_k^\top = I$, this is $W M_k = M_k W$: $W$ *commutes*
+# ### Which W see the offset?
+#
+# The score depends on $j - i$ alone if moving both positions changes nothing:
+# $PE_{i+k}\,W\,PE_{j+k}^\top = PE_i\,W\,PE_j^\top$. With codes as rows the shift property reads
+# $PE_{i+k} = PE_i M_k^\top$, so that holds when $M_k^\top W M_k = W$. Since $M_k M_k^\top = I$, this is $W M_k = M_k W$: $W$ *commutes*
 # with the rotations. Blocks of the form
 #
 # $$a_r\begin{pmatrix}1&0\\0&1\end{pmatrix} + b_r J,\qquad J = \begin{pmatrix}0&1\\-1&0\end{pmatrix}$$

@@ -715,9 +715,9 @@ claim("float32 at 100,000 (error).", error["float32 throughout"][2], below=0.01,
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What it costs
 #
-# You may read that RoPE needs "no additional parameters or computations", or memory $O(1)$. One of the
-# three is true. We count the multiplications, additions and subtractions that PyTorch carries out.
-# (You need not read the class; it counts numbers.)
+# You may read that RoPE needs "no additional parameters or computations", or memory $O(1)$. We count the
+# multiplications, additions and subtractions that PyTorch carries out. (You need not read the class; it
+# counts numbers.)
 
 # %%
 guess = predict(

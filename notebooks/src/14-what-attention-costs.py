@@ -394,9 +394,9 @@ claim("With a sinusoidal table that is there already it is n·d: the addition al
 
 # %%
 guess = predict(
-    "RoPE has 0.15 % of the FLOPs of the four projections. Done operation by operation, how many bytes does it move, "
-    "against all the rest of the layer (fused, 2,048 tokens)?",
-    ["more than all the rest", "about 10 %", "as few: about 0.15 %"],
+    "RoPE takes 0.15 % of the FLOPs of the four projections. How many bytes does it move, done operation by "
+    "operation, against all the rest of a fused layer?",
+    ["more than all the rest", "about 10 %", "about 0.15 %, as with FLOPs"],
     id="14-rope",
 )
 guess
@@ -846,13 +846,14 @@ claim("Sharing keys and values makes it seven times as much (1 key/value head / 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### Your device
 #
-# The cell measures how fast *your* device multiplies and copies (a processor on one thread). It prints
-# which limit holds; the numbers themselves differ from device to device, and stand in the explorer below
-# when you choose "this one, measured".
+# We measure how fast *your* device multiplies and copies (a processor on one thread), and print which
+# limit holds. The numbers themselves differ from device to device, and stand in the explorer below when
+# you choose "this one, measured".
 
 # %%
 guess = predict(
-    "Which limit holds on your device: for the forward pass of 2,048 tokens (fused), and for decoding one text?",
+    "Which limit holds on your device for the forward pass of 2,048 tokens (fused), and which for decoding one "
+    "text?",
     ["arithmetic for the forward pass, memory for decoding", "memory for the forward pass, arithmetic for decoding",
      "arithmetic for both: attention is matrix products", "memory for both"],
     id="14-limit",
