@@ -65,7 +65,7 @@ print(cache)
 # Transformers are said to work "without sequential computation". A small trained model (one of
 # [notebook 12](12-beyond-training-length.ipynb)) has read 12 tokens and shall write 8 more, each time the
 # likeliest. Token by token that takes 8 steps. Now all in one pass: we fill the 8 free places with copies
-# of the last token and read the likeliest one at each.
+# of the last token, and read off which token is likeliest at each.
 
 # %%
 guess = predict(
