@@ -68,7 +68,12 @@ def main(arguments: list[str] | None = None, folder: Path = HERE) -> int:
     for path in paths:
         if chosen and not any(path.name.startswith(n) for n in chosen):
             continue
-        weight = weigh(path)
+        try:
+            weight = weigh(path)
+        except build.BuildError as error:
+            status = 1
+            print(f"{path.stem:36}FAILED: {error}", flush=True)
+            continue
         status = status or int(weight.too_much)
         note = "  trains" if weight.trains else ""
         note += "  TOO MUCH MEMORY" if weight.too_much else ""

@@ -41,3 +41,13 @@ def test_a_notebook_that_is_not_there(folder, capsys):
     with pytest.raises(SystemExit):
         weigh.main(["07"], folder)
     assert "no notebook 07" in capsys.readouterr().err
+
+
+def test_a_notebook_that_fails_does_not_hide_the_others(tmp_path, capsys):
+    for name, cell in {"01-broken": "1 / 0", "02-whole": "1 + 1"}.items():
+        cells = [nbformat.v4.new_code_cell(cell)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    assert weigh.main([], tmp_path) == 1
+    broken, whole = capsys.readouterr().out.splitlines()[1:]
+    assert "FAILED" in broken and "ZeroDivisionError" in broken
+    assert whole.startswith("02-whole") and "FAILED" not in whole
