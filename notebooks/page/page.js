@@ -5,6 +5,8 @@
 // with data-widget="ID" that holds a picture or text until then. Text is set as text, never HTML.
 
 const NO_PYTHON = "This page has no Python: that works in the notebook only.";
+const NOT_EDITED = "This page holds pictures of some edits only, and not of this one: undo an edit " +
+  "or start from another structure. The notebook takes any.";
 
 // ------------------------------------------------------------------------------------- a model
 
@@ -107,6 +109,10 @@ class Table {
     return this.views[this.rows[row][1]];
   }
 
+  head(row) {
+    return this.heads[this.view(row)[0]] ?? {}; // of an error there is none
+  }
+
   controls(row) {
     return this.uis[this.rows[row][2]];
   }
@@ -139,7 +145,7 @@ class Table {
         const name = this.settings[k];
         if (this.free.includes(name)) return;
         const apart = this.apart(k, values[k], value);
-        const weight = this.soft.includes(name) ? 0.001
+        const weight = name === "_made" ? 10_000 : this.soft.includes(name) ? 0.001
           : moved.includes(name) ? 100 : this.idle(row, name) ? 0.001 : 1;
         if (apart) cost += weight * (1 + 3 * apart);
       });
@@ -152,12 +158,13 @@ class Table {
     return this.controls(row).some((spec) => spec.name === name && spec.why);
   }
 
-  // The picture as attnlab packs it, with `message` added; `before` is what an error leaves.
-  pack(row, message, before) {
+  // The picture as attnlab packs it, with `message` and `more` in its head; `before` is what an
+  // error leaves.
+  pack(row, message, before, more) {
     const view = this.view(row);
     const wrong = typeof view === "string";
     const [at, ...pieces] = wrong ? before ?? this.views.find(Array.isArray) : view;
-    const head = { ...this.heads[at] };
+    const head = { ...this.heads[at], ...more };
     if (wrong) Object.assign(head, { message: view, state: "wrong" });
     head.message = [head.message, message].filter(Boolean).join(" ");
     const text = new TextEncoder().encode(JSON.stringify(head));
@@ -175,12 +182,16 @@ class Table {
 async function bakedExplorer(model, base64) {
   const table = await Table.read(base64);
   let shown = null; // the last picture that was no error
+  let stands = 0; // the row of the last picture
+  const past = []; // edited structures, for undo
   const followers = Object.values(table.drives).flat();
   const texts = (name) => table.values[table.settings.indexOf(name)] ?? [];
 
   const show = (row, message) => {
-    const [view, picture] = table.pack(row, message, shown);
+    const can = table.leads && { can: { ...table.head(row).can, undo: past.length > 0 } };
+    const [view, picture] = table.pack(row, message, shown, can);
     shown = picture;
+    stands = row;
     const controls = table.controls(row).map((spec) => {
       if (spec.kind !== "text" || spec.why) return spec;
       return texts(spec.name).length > 1 && !followers.includes(spec.name)
@@ -216,7 +227,33 @@ async function bakedExplorer(model, base64) {
       ? `This page holds pictures of some settings only; the nearest has ${told.join(", ")}.` : "";
   };
 
+  // Edits a tree or graph, as far as the table knows where that leads; in words, what is to say.
+  const edit = ([, what, node, other]) => {
+    const made = model.get("_made");
+    if (what === "undo") {
+      if (!past.length) return "nothing to undo";
+      model.put("_made", past.pop());
+      return "";
+    }
+    const pair = what === "connect" ? ` ${Math.min(node, other)} ${Math.max(node, other)}` : ` ${node}`;
+    const lead = what === "reset" ? ["", 0, ""] : table.leads[table.stands[stands]][what + pair];
+    if (!lead) return NOT_EDITED;
+    const [to, chosen, remark] = lead;
+    if (!remark) past.push(made);
+    model.put("_made", to);
+    if (chosen !== null) model.put("selected", chosen);
+    return remark;
+  };
+
   model.answer = (moved) => setTimeout(() => {
+    let said = "";
+    if (table.leads) {
+      if (moved.includes("kind") || moved.includes("example")) {
+        past.length = 0;
+        model.put("_made", "");
+      }
+      if (moved.includes("_edit")) said = edit(model.get("_edit"));
+    } else if (moved.some((name) => name.startsWith("_"))) said = NO_PYTHON;
     const values = table.settings.map((name) => model.get(name));
     const row = table.find(values, moved);
     const have = (name) => table.rows[row][0][table.settings.indexOf(name)];
@@ -227,9 +264,9 @@ async function bakedExplorer(model, base64) {
       for (const follower of known ? table.drives[name] ?? [] : [])
         if (!moved.includes(follower)) model.put(follower, have(follower));
     }
-    const message = settle(row, moved);
-    show(row, moved.some((name) => name.startsWith("_")) ? NO_PYTHON : message);
+    show(row, [said, settle(row, moved)].filter(Boolean).join(" "));
   });
+  table.settings.forEach((name, k) => model.put(name, table.rows[0][0][k]));
   show(0, "");
 }
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_notebooks import LOOK, MOVE
 
-from attnlab.explorers import ShapesExplorer, ShuffleExplorer
+from attnlab.explorers import ShapesExplorer, ShuffleExplorer, StructureExplorer
 from notebook_build import SOURCES
 from notebook_publish import SOURCE, publish
 
@@ -24,6 +24,13 @@ ANSWER = """async ([name, moves]) => {
     const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
     const traits = Object.keys(model.state).filter((key) => !key.startsWith('_'));
     return [[...bytes], Object.fromEntries(traits.map((key) => [key, model.get(key)]))];
+}"""
+
+
+HEARD = """(name) => document.querySelector(`[data-widget="${name}"]`).model.get('_heard')"""
+VIEW = """(name) => {
+    const view = document.querySelector(`[data-widget="${name}"]`).model.get('_view');
+    return [...new Uint8Array(view.buffer, view.byteOffset, view.byteLength)];
 }"""
 
 
@@ -96,6 +103,56 @@ def test_a_click_in_the_picture_is_answered(browser, small):
     close(page)
 
 
+def test_edits_of_a_tree(browser, small):
+    """The page edits as attnlab does, says where it cannot, and undoes."""
+    page = open_page(browser, small)
+    root = page.locator('[data-widget="w3"] .attnlab')
+    explorer = StructureExplorer("tree", example="binary", controls=("head",))
+
+    def same():
+        head, numbers = unpack(page.evaluate(VIEW, "w3"))
+        want, exact = unpack(explorer._view)
+        free = {"selected": 0, "can": 0}
+        assert head | free == want | free
+        np.testing.assert_allclose(numbers, exact, rtol=2**-12, atol=2**-12)
+        assert root.get_by_role("radio").count() == len(explorer.structure.labels)
+
+    def press(name):
+        heard = page.evaluate(HEARD, "w3")
+        root.get_by_role("button", name=name).click()
+        page.wait_for_function(f"(n) => ({HEARD})(n) > {heard}", arg="w3")
+
+    same()
+    press("remove with all below")  # the root
+    explorer.remove(0)
+    assert "the root stays" in explorer.message
+    same()
+    root.get_by_role("radio").nth(2).click()
+    page.wait_for_timeout(300)  # else its message would clear the next one
+    press("add child")
+    explorer.add(2)
+    same()
+    press("remove with all below")
+    explorer.remove(7)
+    same()
+    press("undo")
+    explorer.undo()
+    same()
+    assert root.get_by_role("radio").count() == 8
+    root.get_by_role("radio").last.click()
+    page.wait_for_timeout(300)
+    press("add child")  # the second edit
+    explorer.add(7)
+    same()
+    press("add child")  # a third one is not there
+    assert root.get_by_role("radio").count() == 9
+    assert "some edits only" in root.locator(".al-message").inner_text()
+    press("reset")
+    explorer.reset()
+    same()
+    close(page)
+
+
 def test_the_nearest_picture_says_so(browser, small):
     page = open_page(browser, small)
     (data, traits) = page.evaluate(ANSWER, ["w1", {"n_tokens": 10**6}])
@@ -126,7 +183,7 @@ def test_slides(browser, small):
     assert not shown.locator(".skip:visible, .notes:visible").count()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("PageDown")
-    assert page.locator("main > section:visible .attnlab").count() == 2
+    assert page.locator("main > section:visible .attnlab").count() == 3
     assert page.url.endswith("#slide-3") and page.locator(".counter").inner_text() == "3 / 3"
     page.locator(".attnlab input[type=range]").first.focus()
     page.keyboard.press("ArrowLeft")  # belongs to the slider
