@@ -332,7 +332,7 @@ for (const host of document.querySelectorAll("[data-widget]")) nearing.observe(h
 
 // ----------------------------------------------------------------------------------- the slides
 
-// The address "#slide-3" shows the third slide alone; ArrowRight first uncovers its fragments.
+// The address "#slide-3" shows the third slide alone; "forward" first uncovers its fragments.
 const slides = [...document.querySelectorAll("main > section")];
 const counter = document.querySelector(".counter");
 let slide = null;
@@ -349,9 +349,35 @@ function go(to, uncover = false) {
   }
   for (const cell of slides[slide].querySelectorAll(".fragment"))
     cell.classList.toggle("covered", !uncover);
-  counter.textContent = `${slide + 1} / ${slides.length}`;
   history.replaceState(null, "", `#slide-${slide + 1}`);
   scrollTo(0, 0);
+  count();
+}
+
+// The number of the slide, with ↓ while there is more of it below the window.
+function count() {
+  if (slide === null) return;
+  const more = document.documentElement.scrollHeight > scrollY + innerHeight + 2;
+  counter.textContent = `${slide + 1} / ${slides.length}${more ? " ↓" : ""}`;
+}
+for (const event of ["scroll", "resize"]) addEventListener(event, count);
+new ResizeObserver(count).observe(document.querySelector("main"));
+
+// Down a long slide, to the first block that the window cuts off; false at its end.
+function down() {
+  const before = scrollY;
+  const blocks = [...slides[slide].querySelectorAll(".cell > *, .output > *, p, li, pre")];
+  const tops = blocks.map((block) => block.getBoundingClientRect())
+    .filter(({ bottom, height }) => height && bottom > innerHeight - 50).map(({ top }) => top);
+  const top = Math.min(...tops.filter((at) => at > innerHeight / 3));
+  scrollBy({ top: Math.min(top - 16, 0.8 * innerHeight), behavior: "instant" });
+  return scrollY > before + 1;
+}
+
+function up() {
+  const before = scrollY;
+  scrollBy({ top: -0.8 * innerHeight, behavior: "instant" });
+  return scrollY < before - 1;
 }
 
 function forward() {
@@ -368,13 +394,18 @@ const OWN = "input, select, textarea, button, summary, a, .attnlab [tabindex]";
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest(OWN)) return;
   const act = slide === null ? null : {
-    ArrowRight: forward, PageDown: forward, " ": forward, ArrowLeft: back, PageUp: back,
-    Home: () => go(0), End: () => go(slides.length - 1), Escape: () => leave(),
+    ArrowRight: forward, ArrowLeft: back, PageDown: () => down() || forward(),
+    " ": () => down() || forward(), PageUp: () => up() || back(), c: code,
+    Home: () => go(0), End: () => go(slides.length - 1), Escape: leave,
   }[event.key];
   if (!act) return;
   event.preventDefault();
   act();
 });
+
+function code() {
+  document.body.classList.toggle("no-code");
+}
 
 function leave() {
   const section = slides[slide];
@@ -388,7 +419,7 @@ function enter() {
   go(Math.max(0, at));
 }
 
-for (const [name, act] of Object.entries({ enter, leave, back, forward }))
+for (const [name, act] of Object.entries({ enter, leave, back, forward, code }))
   for (const button of document.querySelectorAll(`[data-act="${name}"]`))
     button.addEventListener("click", () => {
       act();
