@@ -209,7 +209,8 @@ def index(sources: list[Path], teacher: bool) -> str:
             f'<li><h2><a href="{address}">{html.escape(about["title"])}</a></h2>'
             f"{markdown(about['question'])}"
             f'<p class="about">{html.escape(about["minutes"])} · '
-            f'<a href="{address}#slide-1">slides</a></p></li>'
+            f'<a href="{address}#slide-1">slides</a> · '
+            f'<a href="{source.stem}.ipynb" download>notebook</a></p></li>'
         )
     title = "Heads &amp; Positions" + (": for teachers" if teacher else "")
     return (
@@ -217,7 +218,8 @@ def index(sources: list[Path], teacher: bool) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>\n{style()}\n</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{title}</h1>\n<p>An interactive course on multi-head attention and positional "
-        f'encoding.</p>\n<ul class="index">\n' + "\n".join(items) + "\n</ul>\n</main>\n"
+        "encoding. Pages and slides need nothing but a browser; the notebooks run in the course's "
+        'folder.</p>\n<ul class="index">\n' + "\n".join(items) + "\n</ul>\n</main>\n"
         f"<footer>{LICENCE}</footer>\n</body>\n</html>\n"
     )
 

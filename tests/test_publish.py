@@ -108,7 +108,15 @@ def test_the_teachers_page_is_solved(folder):
     assert "your code here" not in text and "x + x" in html_text(text)
     assert "<summary><b>Solution" not in text and "<summary><b>Hint 1" in text
     assert "<details open" in text and 'class="teacher"' in text
-    assert (folder / "teacher" / "77-small.ipynb").exists()
+
+
+@pytest.mark.parametrize("where", [".", "teacher"])
+def test_the_notebook_lies_beside_its_page(folder, where):
+    page = Reader((folder / where / "77-small.html").read_text(encoding="utf-8"))
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a" and "download" in attrs]
+    assert links == ["77-small.ipynb"]
+    text = (folder / where / links[0]).read_text(encoding="utf-8")
+    assert ("your code here" in text) == (where == ".")
 
 
 def widgets(text):
@@ -136,6 +144,7 @@ def test_text_is_never_html(text):
 
 def test_the_index_leads_to_every_page(folder):
     text = publish.index([folder / "77-small.py"], False)
+    assert 'href="77-small.ipynb"' in text
     assert 'href="77-small.html"' in text and 'href="77-small.html#slide-1"' in text
     assert "to study: 5 minutes" in text and "<math" in text and not Reader(text).loads
 

@@ -78,10 +78,14 @@ def clicks(explorer) -> list[dict]:
             orders += [order, order[::-1]]
         found = [{"order": list(order)} for order in orders]
     if name == "PruningExplorer":
-        start = explorer.own
-        near = [start] + [start ^ sum(1 << h for h in some) for k in (1, 2, 3, 4)
-                          for some in itertools.combinations(range(explorer._n), k)]  # fmt: skip
+        start, n = explorer.own, explorer._n
+        near = [start ^ sum(1 << h for h in some) for k in range(n + 1 if n <= 8 else 5)
+                for some in itertools.combinations(range(n), k)]  # fmt: skip
         found = [{"own": own, "criterion": "own"} for own in near]
+    if name == "WavesExplorer":
+        both = {spec["name"]: values(spec, 17) for spec in explorer._ui["controls"]}
+        found = [{"position": p, "pair": i}
+                 for p in both.get("position", []) for i in both.get("pair", [])]  # fmt: skip
     return found
 
 

@@ -137,6 +137,8 @@ class Table {
   find(values, moved) {
     const exact = this.known.get(this.key(values));
     if (exact !== undefined && !moved.some((name) => this.soft.includes(name))) return exact;
+    const together = moved.length > 1 && // a click in a picture
+      moved.every((name) => typeof values[this.settings.indexOf(name)] === "number");
     let best = 0;
     let least = Infinity;
     this.rows.forEach(([have], row) => {
@@ -147,7 +149,8 @@ class Table {
         const apart = this.apart(k, values[k], value);
         const weight = name === "_made" ? 10_000 : this.soft.includes(name) ? 0.001
           : moved.includes(name) ? 100 : this.idle(row, name) ? 0.001 : 1;
-        if (apart) cost += weight * (1 + 3 * apart);
+        const step = together && weight === 100 ? 0 : 1; // near in both, not the same in one
+        if (apart) cost += weight * (step + 3 * apart);
       });
       if (cost < least) [best, least] = [row, cost];
     });
