@@ -164,6 +164,6 @@ class YourProgress(anywidget.AnyWidget):
             f"{row['name']:34}{len(row['exercises'])} exercises"
             for row in self._state["rows"] if row["exercises"]
         ]  # fmt: skip
-        page = "<p>Nothing is run here. In the notebook this shows which exercises you have done.</p>"
-        page += "<pre>" + "\n".join(map(rich, lines)) + "</pre>"
+        page = "<p>Nothing is run here. In the notebook this shows what you have done.</p><pre>"
+        page += "\n".join(map(rich, lines)) + "</pre>"
         return {**data, "text/html": page, "text/plain": repr(self)}, metadata
