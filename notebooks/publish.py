@@ -5,14 +5,15 @@
     python notebooks/publish.py DIR --teacher     and, into DIR/teacher, the solved ones
 
 Every page is one file. It shows a notebook as a student gets it, run from top to bottom: exercises
-are blank, hints, solutions and the answers to predictions are folded. The button "Slides", or
-`#slide-1` after its address, shows the same page as slides: arrow keys, PageUp and PageDown (a
-presenter's buttons) turn them, Escape goes back. The teacher's pages hold the solutions in place of
-the blanks, unfolded answers and the notes; beside them lie the solved notebooks.
+are blank, hints, solutions and the answers to predictions are folded. The notebook lies beside it.
+The button "Slides", or `#slide-1` after its address, shows the same page as slides: arrow keys turn
+them, PageDown and PageUp (a presenter's buttons) go through long ones first, "c" hides the code,
+Escape goes back. The teacher's pages hold the solutions in place of the blanks, unfolded answers
+and the notes; beside them lie the solved notebooks.
 
 Explorers answer from pictures that are computed here (page/bake.py) and stored in the page
-(page/page.js reads them); formulas become MathML. Each notebook is run, which takes as long as
-building it.
+(page/page.js reads them); formulas become MathML. Each notebook is run, once if the built one is
+that of its source, which then is the student's.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def render(notebook, source: Path, tables: list[str], *, teacher: bool = False, 
     version = "teacher" if teacher else "student"
     page = {
         "title": introduction(source)["title"], "css": style(), "version": version,
-        "about": ABOUT[version], "links": links, "licence": LICENCE,
+        "about": ABOUT[version], "links": links, "licence": LICENCE, "name": source.stem,
     }  # fmt: skip
     text, _ = exporter.from_notebook_node(arrange(notebook, teacher), resources={"page": page})
     return text.replace("<!--widgets-->", embedded(notebook, tables))
@@ -208,7 +209,8 @@ def index(sources: list[Path], teacher: bool) -> str:
             f'<li><h2><a href="{address}">{html.escape(about["title"])}</a></h2>'
             f"{markdown(about['question'])}"
             f'<p class="about">{html.escape(about["minutes"])} · '
-            f'<a href="{address}#slide-1">slides</a></p></li>'
+            f'<a href="{address}#slide-1">slides</a> · '
+            f'<a href="{source.stem}.ipynb" download>notebook</a></p></li>'
         )
     title = "Heads &amp; Positions" + (": for teachers" if teacher else "")
     return (
@@ -216,7 +218,8 @@ def index(sources: list[Path], teacher: bool) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>\n{style()}\n</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{title}</h1>\n<p>An interactive course on multi-head attention and positional "
-        f'encoding.</p>\n<ul class="index">\n' + "\n".join(items) + "\n</ul>\n</main>\n"
+        "encoding. Pages and slides need nothing but a browser; the notebooks run in the course's "
+        'folder.</p>\n<ul class="index">\n' + "\n".join(items) + "\n</ul>\n</main>\n"
         f"<footer>{LICENCE}</footer>\n</body>\n</html>\n"
     )
 
@@ -274,13 +277,21 @@ def publish(
 ) -> int:
     """Write the page, and the teacher's if wanted; bytes of the student's page."""
     links = neighbours(source, sources)
-    notebook, tables = executed(source, student=True, timeout=timeout, most=room(source))
+    stored, solved = HERE / f"{source.stem}.ipynb", None
+    if teacher and stored.exists() and not build.drift(source, stored):  # one run is enough
+        notebook = nbformat.read(stored, as_version=4)
+        solved, tables = executed(source, student=False, timeout=timeout, most=room(source))
+    else:
+        notebook, tables = executed(source, student=True, timeout=timeout, most=room(source))
     page = render(notebook, source, tables, links=links).encode()
     if len(page) > MOST_BYTES:
         raise BuildError(f"{source.name}: a page of {len(page):,} bytes, more than {MOST_BYTES:,}")
     (folder / f"{source.stem}.html").write_bytes(page)
+    build.settle(notebook, source.stem)
+    build.veil(notebook)
+    nbformat.write(notebook, folder / f"{source.stem}.ipynb")
     if teacher:
-        solved, _ = executed(source, student=False, timeout=timeout)
+        solved = solved or executed(source, student=False, timeout=timeout)[0]
         text = render(solved, source, tables, teacher=True, links=links)
         (folder / "teacher" / f"{source.stem}.html").write_text(text, encoding="utf-8")
         build.settle(solved, source.stem)

@@ -34,7 +34,7 @@ SOURCE = """
 # %% tags=["setup"] slideshow={"slide_type": "skip"}
 import ipywidgets
 
-from attnlab.explorers import ShapesExplorer, ShuffleExplorer
+from attnlab.explorers import ShapesExplorer, ShuffleExplorer, StructureExplorer
 from attnlab.teach import call, claim, exercise, predict, require
 
 
@@ -76,6 +76,9 @@ ShapesExplorer(controls=("n_tokens", "n_heads"))
 
 # %%
 ShuffleExplorer("<i>cats</i> chase </script> mice", controls=("text", "source", "causal"))
+
+# %%
+StructureExplorer("tree", example="binary", controls=("head",))
 
 # %%
 ipywidgets.IntSlider(description="n")

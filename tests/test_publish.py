@@ -108,7 +108,15 @@ def test_the_teachers_page_is_solved(folder):
     assert "your code here" not in text and "x + x" in html_text(text)
     assert "<summary><b>Solution" not in text and "<summary><b>Hint 1" in text
     assert "<details open" in text and 'class="teacher"' in text
-    assert (folder / "teacher" / "77-small.ipynb").exists()
+
+
+@pytest.mark.parametrize("where", [".", "teacher"])
+def test_the_notebook_lies_beside_its_page(folder, where):
+    page = Reader((folder / where / "77-small.html").read_text(encoding="utf-8"))
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a" and "download" in attrs]
+    assert links == ["77-small.ipynb"]
+    text = (folder / where / links[0]).read_text(encoding="utf-8")
+    assert ("your code here" in text) == (where == ".")
 
 
 def widgets(text):
@@ -118,7 +126,7 @@ def widgets(text):
 
 def test_widgets_start_as_in_the_notebook(text):
     data, scripts = widgets(text)
-    assert list(data["models"]) == ["w0", "w1", "w2"]
+    assert list(data["models"]) == ["w0", "w1", "w2", "w3"]
     question = data["models"]["w0"]["state"]
     assert question["options"] == ["yes", "no"] and not question["locked"]
     assert question["recorded"] == question["choice"] == -1
@@ -136,6 +144,7 @@ def test_text_is_never_html(text):
 
 def test_the_index_leads_to_every_page(folder):
     text = publish.index([folder / "77-small.py"], False)
+    assert 'href="77-small.ipynb"' in text
     assert 'href="77-small.html"' in text and 'href="77-small.html#slide-1"' in text
     assert "to study: 5 minutes" in text and "<math" in text and not Reader(text).loads
 
@@ -203,17 +212,19 @@ def test_a_stored_picture_is_the_explorers(kind, arguments):
     index, view = unpack(table)
     rows = index["rows"]
     rng = np.random.default_rng(0)
+    if "_made" in index["settings"]:  # edits have a test of their own
+        rows = [row for row in rows if row[0][-1] == ""]
     for i in [0, *rng.choice(len(rows), 12)]:
         explorer = kind(**arguments)
         for name, value in zip(index["settings"], rows[i][0], strict=True):
-            if getattr(explorer, name) != value:
+            if getattr(explorer, name, value) != value:
                 setattr(explorer, name, value)
         stored, numbers = view(rows[i])
         head, exact = shown(explorer)
         if isinstance(stored, str):
             assert head["state"] == "wrong" and head["message"] == stored
             continue
-        head.pop("can", None), stored.pop("can", None)  # undo: the page has none
+        head.pop("can", None), stored.pop("can", None)  # undo is the page's own
         assert stored == head
         # rounded to 12 bits, or if all are shares to multiples of 1/4096
         np.testing.assert_allclose(numbers, exact, rtol=2**-12, atol=2**-12)
@@ -258,6 +269,37 @@ def test_controls_that_another_one_opens_are_there():
     kind, vectors = (index["settings"].index(name) for name in ("kind", "n_vectors"))
     assert {row[0][vectors] for row in index["rows"] if row[0][kind] == "graph"} >= {1, 7}
     assert "selected" in index["free"]
+
+
+@pytest.mark.parametrize("kind, example", [("tree", "sentence"), ("graph", "path")])
+def test_edits_lead_where_attnlab_leads(kind, example):
+    rng = np.random.default_rng(0)
+    index, view = bake_states(StructureExplorer(kind, example=example))
+    rows = {json.dumps(row[0]): i for i, row in enumerate(index["rows"])}
+    once = index["leads"][index["stands"][0]]
+    assert {"add 0", "remove 1", *(["connect 2 3"] if kind == "graph" else [])} <= set(once)
+    far = 0
+    for _ in range(20):
+        explorer = StructureExplorer(kind, example=example)
+        values, at = [*index["rows"][0][0]], 0
+        for _ in range(2):
+            leads = index["leads"][index["stands"][at]]
+            if not leads:
+                break
+            edit = str(rng.choice(sorted(leads)))
+            values[-1], selected, remark = leads[edit]
+            what, *nodes = edit.split()
+            getattr(explorer, what)(*map(int, nodes))
+            assert remark == explorer.message
+            assert selected in (None, explorer.selected)
+            at = rows[json.dumps(values)]
+            head, numbers = view(index["rows"][at])
+            want, exact = shown(explorer)
+            free = {"selected": 0, "can": 0, "message": ""}  # the page's own
+            assert head | free == want | free
+            np.testing.assert_allclose(numbers, exact, rtol=2**-12, atol=2**-12)
+            far = max(far, len(explorer._history().past))
+    assert far == 2
 
 
 def test_an_error_is_a_state_too():

@@ -139,7 +139,8 @@ function linePlot(place = () => {}) {
   canvas.addEventListener("pointermove", (event) => {
     if (!shown) return;
     const box = canvas.getBoundingClientRect();
-    const share = (event.clientX - box.left - sides.left) / (box.width - sides.left - sides.right);
+    const at = ((event.clientX - box.left) * canvas.clientWidth) / box.width; // slides are zoomed
+    const share = (at - sides.left) / (canvas.clientWidth - sides.left - sides.right);
     place(share < 0 || share > 1 ? null : shown.x[0] + share * (shown.x[1] - shown.x[0]));
   });
   canvas.addEventListener("pointerleave", () => place(null));

@@ -73,7 +73,7 @@ function rotationPicture(model, host) {
 
   function drawCircle(colour) {
     const { c, width, height } = fit(circle);
-    const radius = Math.min(width, height) / 2 - 26;
+    const radius = Math.max(0, Math.min(width, height) / 2 - 26); // 0 while it is hidden
     const longest = Math.max(...view.arrows.map((v) => Math.hypot(...v)), 1e-9);
     const [q, k, qTurned, kTurned] = view.arrows.map((v) => v.map((x) => (x * radius) / longest));
     c.translate(width / 2, height / 2);
@@ -192,7 +192,9 @@ function rotationPicture(model, host) {
 
   // The slider does the same from the keyboard.
   waves.addEventListener("click", (event) => {
-    const i = Math.floor(((event.offsetX - left) / (waves.clientWidth - left - 8)) * view.pairs);
+    const box = waves.getBoundingClientRect();
+    const at = ((event.clientX - box.left) * waves.clientWidth) / box.width; // slides are zoomed
+    const i = Math.floor(((at - left) / (waves.clientWidth - left - 8)) * view.pairs);
     if (i < 0 || i >= view.pairs) return;
     model.set("pair", i);
     model.save_changes();

@@ -157,9 +157,13 @@ class YourProgress(anywidget.AnyWidget):
         return "\n".join([self._state["text"], *lines])
 
     def _repr_mimebundle_(self, **kwargs: Any):
-        """The widget, and for pages without widgets a table and text."""
+        """The widget; for pages without widgets what there is to do; and text."""
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        first, *lines = (rich(line) for line in repr(self).splitlines())
-        page = f"<p>{first}</p><pre>" + "\n".join(lines) + "</pre>"
+        lines = [
+            f"{row['name']:34}{len(row['exercises'])} exercises"
+            for row in self._state["rows"] if row["exercises"]
+        ]  # fmt: skip
+        page = "<p>Nothing is run here. In the notebook this shows what you have done.</p><pre>"
+        page += "\n".join(map(rich, lines)) + "</pre>"
         return {**data, "text/html": page, "text/plain": repr(self)}, metadata

@@ -100,6 +100,8 @@ CSS = """
   font-family: var(--jp-content-font-family, inherit);
   font-size: var(--jp-content-font-size1, inherit);
   line-height: 1.5;
+  position: relative;
+  z-index: 1; /* on live slides a button of JupyterLab's lies over the left edge */
 }
 .attnlab-predict legend { font-weight: bold; padding: 0 4px; }
 .attnlab-predict label { display: flex; gap: 8px; align-items: baseline; padding: 2px 0; }

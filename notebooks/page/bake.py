@@ -6,8 +6,8 @@ notebooks/publish.py runs this file in the kernel of a notebook, after its last 
 
 A table is base64 of gzip; page.js reads it and answers from it in the kernel's place. Which states
 it holds: each control alone through its values from where the notebook left it; the controls that
-another one switches on; clicks in the picture; then two and three controls together at a few values
-each, as many as fit.
+another one switches on; clicks in the picture, and edits of a tree or graph; then two and three
+controls together at a few values each, as many as fit.
 """
 
 import base64
@@ -19,7 +19,9 @@ import random
 
 import numpy as np
 
+from attnlab.explorers import StructureExplorer
 from attnlab.explorers._base import Explorer
+from attnlab.explorers.structure import EXAMPLES
 
 MOST_STATES, MOST_NUMBERS = 1500, 24_000_000
 PLACES = (3, 5, 9, 17, 33, 65)  # of a slider, from coarse to fine
@@ -76,17 +78,15 @@ def clicks(explorer) -> list[dict]:
             orders += [order, order[::-1]]
         found = [{"order": list(order)} for order in orders]
     if name == "PruningExplorer":
-        start = explorer.own
-        near = [start] + [start ^ sum(1 << h for h in some) for k in (1, 2, 3, 4)
-                          for some in itertools.combinations(range(explorer._n), k)]  # fmt: skip
+        start, n = explorer.own, explorer._n
+        near = [start ^ sum(1 << h for h in some) for k in range(n + 1 if n <= 8 else 5)
+                for some in itertools.combinations(range(n), k)]  # fmt: skip
         found = [{"own": own, "criterion": "own"} for own in near]
+    if name == "WavesExplorer":
+        both = {spec["name"]: values(spec, 17) for spec in explorer._ui["controls"]}
+        found = [{"position": p, "pair": i}
+                 for p in both.get("position", []) for i in both.get("pair", [])]  # fmt: skip
     return found
-
-
-def forget(explorer) -> None:
-    """Back to what follows from the settings alone, where an explorer remembers more."""
-    if type(explorer).__name__ == "StructureExplorer":  # edits, and the last example of each kind
-        explorer._kinds.clear()
 
 
 # ------------------------------------------------------------------------------------- the states
@@ -95,9 +95,12 @@ def forget(explorer) -> None:
 class Baker:
     """The states of one explorer, each reached from `start`, where the notebook left it."""
 
+    MORE: tuple[str, ...] = ()  # what the picture depends on beside the explorer's settings
+    TIMES = 1.0  # as many states as of others
+
     def __init__(self, explorer: Explorer):
         self.explorer = explorer
-        self.settings = list(explorer.SETTINGS)
+        self.settings = [*explorer.SETTINGS, *self.MORE]
         self.start = self.now()
         self.rows: list[dict] = []
         self.known: dict[str, int] = {}  # settings, asked for or reached -> row
@@ -113,7 +116,6 @@ class Baker:
 
     def go(self, moves: dict) -> dict | None:
         """Move the settings from the start on; what was asked for, None if that cannot be."""
-        forget(self.explorer)
         for _ in self.settings:  # one setting can move another
             wrong = [n for n, v in self.start.items() if getattr(self.explorer, n) != v]
             for name in wrong:
@@ -142,7 +144,7 @@ class Baker:
             if self.known.setdefault(keys[1], row) == row and keys[1] != keys[0]:
                 self._alias(row, asked)
             return self.rows[row]
-        if len(self.rows) >= MOST_STATES or self.n_numbers > MOST_NUMBERS:
+        if self._full():
             return None
         self.explorer._update()
         if self._head()["state"] == "wait":  # for a model, or a measurement
@@ -157,6 +159,9 @@ class Baker:
         if keys[0] != keys[1]:
             self._alias(len(self.rows) - 1, asked)
         return row
+
+    def _full(self) -> bool:
+        return len(self.rows) >= self.TIMES * MOST_STATES or self.n_numbers > MOST_NUMBERS
 
     def _alias(self, row: int, asked: dict) -> None:
         """Remember that these settings, too, lead to this row."""
@@ -224,6 +229,7 @@ class Baker:
             for value, rank in ranked(spec):
                 plan.append((rank, {name: value}))
         plan += [(2, moves) for moves in clicks(self.explorer)]
+        plan += self.edits(usable)
         together = itertools.product(*(values(specs[name], 3) for name in soft))
         plan += [(1, dict(zip(soft, some, strict=True))) for some in together if soft]
         for count, start, fine in ((2, 2, 3), (3, 5, 2), (4, 8, 1)):
@@ -260,11 +266,19 @@ class Baker:
             plan += [(4, dict(zip(checks, some, strict=True)))
                      for some in itertools.product([True, False], repeat=len(checks))]  # fmt: skip
         for _, moves in sorted(plan, key=lambda step: step[0]):
-            if len(self.rows) >= MOST_STATES or self.n_numbers > MOST_NUMBERS:
+            if self._full():
                 break
             row = self.state(moves)
             if row and len(moves) == 1:
                 self._follows(moves, row)
+
+    def edits(self, usable: dict) -> list[tuple[int, dict]]:
+        """More to plan, beside what controls and clicks do."""
+        return []
+
+    def more(self, rows: list[dict]) -> dict:
+        """What the table holds beside these states."""
+        return {}
 
     def _follows(self, move: dict, row: dict) -> set:
         """Which other settings followed this move."""
@@ -331,12 +345,116 @@ class Baker:
             "views": [json.loads(v) for v in view], "heads": [json.loads(heads[h]) for h in head],
             "uis": [json.loads(uis[u]) for u in ui],
             "lengths": [len(chunks[c]) // 4 for c in chunk],
+            **self.more(rows),
         }  # fmt: skip
         numbers = rounded(np.frombuffer(b"".join(chunks[c] for c in chunk), "<f4"), bits)
         planes = numbers.view("u1").reshape(-1, 4).T  # bytes of like meaning together
         text = json.dumps(index, separators=(",", ":")).encode()
         blob = len(text).to_bytes(4, "little") + text + planes.tobytes()
         return base64.b64encode(gzip.compress(blob, 9, mtime=0)).decode()
+
+
+class StructureBaker(Baker):
+    """Edits too. `_made` names an edited structure, "" is an example as it begins. In the table are
+    also `leads`, for each structure {"remove 2": [_made, node then selected, remark], ...}, and
+    `stands`, for each state the number of its structure there."""
+
+    MORE = ("_made",)
+    TIMES = 1.4  # more states, since edits multiply them, and each is small
+
+    def __init__(self, explorer: StructureExplorer):
+        explorer._made = ""
+        self.structures: list = [None]  # by their names
+        self.names: dict[tuple, str] = {}  # (kind, example, structure) -> name
+        self.ways: dict[tuple, dict] = {}  # (kind, example, name) -> what each edit makes of it
+        super().__init__(explorer)
+
+    def now(self) -> dict:
+        return super().now() | {"example": self.explorer._history().example}
+
+    def go(self, moves: dict) -> dict | None:
+        explorer = self.explorer
+        explorer._kinds.clear()  # edits, and the last example of each kind
+        explorer._drawn = None
+        asked = super().go(moves)
+        if asked and explorer._made:
+            history = explorer._history()
+            history.past, history.now = [history.now], self.structures[int(explorer._made)]
+        return asked
+
+    def _edits(self, base: tuple, made: str) -> dict[str, list]:
+        """What every edit makes of a structure, by name: [structure, node then selected, remark].
+
+        `base` is its kind and the example it began as.
+        """
+        if (*base, made) in self.ways:
+            return self.ways[*base, made]
+        self.go({"kind": base[0], "example": base[1], "_made": made})
+        explorer, here, found = self.explorer, self.explorer.structure, {}
+        nodes = range(len(here.labels))
+        edits = [(what, i) for what in ("add", "remove") for i in nodes]
+        if explorer.kind == "graph":
+            edits += [("connect", *pair) for pair in itertools.combinations(nodes, 2)]
+        said: list[str] = []
+        explorer._again = lambda: said.append(explorer._told)  # no picture
+        for what, *of in edits:
+            getattr(explorer, what)(*of)
+            selected = None if what == "connect" else explorer.selected
+            found[" ".join([what, *map(str, of)])] = [explorer.structure, selected, said[-1]]
+            explorer._history().now = here
+        del explorer._again
+        self.ways[*base, made] = found
+        return found
+
+    def _made_by_one(self, base: tuple, made: str) -> list[str]:
+        """Names of the structures that one edit makes and that had none."""
+        new = []
+        for structure, *_ in self._edits(base, made).values():
+            if (*base, structure) not in self.names:
+                new.append(str(len(self.structures)))
+                self.names[*base, structure] = new[-1]
+                self.structures.append(structure)
+        return new
+
+    def edits(self, usable: dict) -> list[tuple[int, dict]]:
+        first = (self.start["kind"], self.start["example"])
+        bases = [(kind, name) for kind, names in EXAMPLES.items() for name in names]
+        plan = []
+        for base in sorted(bases, key=lambda base: base != first):
+            moves = {"kind": base[0], "example": base[1]}
+            if any(moves[n] != self.start[n] for n in moves if n not in usable):
+                continue  # the page cannot go there
+            later = 2 * (base != first)
+            self.go(moves)
+            self.explorer._update()
+            self.names[*base, self.explorer.structure] = ""
+            specs = [s for s in self.explorer._ui["controls"]
+                     if s["name"] not in moves and not s.get("why")]  # fmt: skip
+            plan.append((later, moves))
+            for one in self._made_by_one(base, ""):
+                plan.append((1 + later, {**moves, "_made": one}))
+                for spec in specs:
+                    slow = 2 * (spec["kind"] == "range")
+                    plan += [(4 + later + slow + r, {**moves, "_made": one, spec["name"]: v})
+                             for v, r in ranked(spec) if r < 2]  # fmt: skip
+                if base[0] == first[0]:
+                    plan += [(5 + later, {**moves, "_made": two})
+                             for two in self._made_by_one(base, one)]  # fmt: skip
+        return plan
+
+    def more(self, rows: list[dict]) -> dict:
+        here = {tuple(row["is"][n] for n in ("kind", "example", "_made")) for row in rows}
+        leads, numbers = [], {}
+        for *base, made in here:
+            numbers[*base, made] = len(leads)
+            leads.append({})
+            for edit, (structure, *rest) in self._edits(tuple(base), made).items():
+                name = self.names.get((*base, structure))
+                if (*base, name) in here:
+                    leads[-1][edit] = [name, *rest]
+        stands = [numbers[tuple(row["is"][n] for n in ("kind", "example", "_made"))]
+                  for row in rows]  # fmt: skip
+        return {"leads": leads, "stands": stands}
 
 
 class Numbered(dict):
@@ -375,15 +493,16 @@ def _key(settings: dict) -> str:
 def bake(explorer: Explorer, most_bytes: int) -> str:
     """The table of one explorer, which afterwards is as it was. The page hears nothing of it."""
     explorer._wait()
-    baker = Baker(explorer)
+    kind = StructureBaker if isinstance(explorer, StructureExplorer) else Baker
+    baker = kind(explorer)
     explorer.send_state = lambda *_, **__: None
-    explorer.unobserve(explorer._update, baker.settings)
+    explorer.unobserve(explorer._update, list(explorer.SETTINGS))
     try:
         baker.bake()
     finally:
         baker.go({})
         explorer._update()
-        explorer.observe(explorer._update, baker.settings)
+        explorer.observe(explorer._update, list(explorer.SETTINGS))
         del explorer.send_state
     return baker.table(most_bytes)
 

@@ -5,6 +5,8 @@
 // with data-widget="ID" that holds a picture or text until then. Text is set as text, never HTML.
 
 const NO_PYTHON = "This page has no Python: that works in the notebook only.";
+const NOT_EDITED = "This page holds pictures of some edits only, and not of this one: undo an edit " +
+  "or start from another structure. The notebook takes any.";
 
 // ------------------------------------------------------------------------------------- a model
 
@@ -107,6 +109,10 @@ class Table {
     return this.views[this.rows[row][1]];
   }
 
+  head(row) {
+    return this.heads[this.view(row)[0]] ?? {}; // of an error there is none
+  }
+
   controls(row) {
     return this.uis[this.rows[row][2]];
   }
@@ -131,6 +137,8 @@ class Table {
   find(values, moved) {
     const exact = this.known.get(this.key(values));
     if (exact !== undefined && !moved.some((name) => this.soft.includes(name))) return exact;
+    const together = moved.length > 1 && // a click in a picture
+      moved.every((name) => typeof values[this.settings.indexOf(name)] === "number");
     let best = 0;
     let least = Infinity;
     this.rows.forEach(([have], row) => {
@@ -139,9 +147,10 @@ class Table {
         const name = this.settings[k];
         if (this.free.includes(name)) return;
         const apart = this.apart(k, values[k], value);
-        const weight = this.soft.includes(name) ? 0.001
+        const weight = name === "_made" ? 10_000 : this.soft.includes(name) ? 0.001
           : moved.includes(name) ? 100 : this.idle(row, name) ? 0.001 : 1;
-        if (apart) cost += weight * (1 + 3 * apart);
+        const step = together && weight === 100 ? 0 : 1; // near in both, not the same in one
+        if (apart) cost += weight * (step + 3 * apart);
       });
       if (cost < least) [best, least] = [row, cost];
     });
@@ -152,12 +161,13 @@ class Table {
     return this.controls(row).some((spec) => spec.name === name && spec.why);
   }
 
-  // The picture as attnlab packs it, with `message` added; `before` is what an error leaves.
-  pack(row, message, before) {
+  // The picture as attnlab packs it, with `message` and `more` in its head; `before` is what an
+  // error leaves.
+  pack(row, message, before, more) {
     const view = this.view(row);
     const wrong = typeof view === "string";
     const [at, ...pieces] = wrong ? before ?? this.views.find(Array.isArray) : view;
-    const head = { ...this.heads[at] };
+    const head = { ...this.heads[at], ...more };
     if (wrong) Object.assign(head, { message: view, state: "wrong" });
     head.message = [head.message, message].filter(Boolean).join(" ");
     const text = new TextEncoder().encode(JSON.stringify(head));
@@ -175,12 +185,16 @@ class Table {
 async function bakedExplorer(model, base64) {
   const table = await Table.read(base64);
   let shown = null; // the last picture that was no error
+  let stands = 0; // the row of the last picture
+  const past = []; // edited structures, for undo
   const followers = Object.values(table.drives).flat();
   const texts = (name) => table.values[table.settings.indexOf(name)] ?? [];
 
   const show = (row, message) => {
-    const [view, picture] = table.pack(row, message, shown);
+    const can = table.leads && { can: { ...table.head(row).can, undo: past.length > 0 } };
+    const [view, picture] = table.pack(row, message, shown, can);
     shown = picture;
+    stands = row;
     const controls = table.controls(row).map((spec) => {
       if (spec.kind !== "text" || spec.why) return spec;
       return texts(spec.name).length > 1 && !followers.includes(spec.name)
@@ -216,7 +230,33 @@ async function bakedExplorer(model, base64) {
       ? `This page holds pictures of some settings only; the nearest has ${told.join(", ")}.` : "";
   };
 
+  // Edits a tree or graph, as far as the table knows where that leads; in words, what is to say.
+  const edit = ([, what, node, other]) => {
+    const made = model.get("_made");
+    if (what === "undo") {
+      if (!past.length) return "nothing to undo";
+      model.put("_made", past.pop());
+      return "";
+    }
+    const pair = what === "connect" ? ` ${Math.min(node, other)} ${Math.max(node, other)}` : ` ${node}`;
+    const lead = what === "reset" ? ["", 0, ""] : table.leads[table.stands[stands]][what + pair];
+    if (!lead) return NOT_EDITED;
+    const [to, chosen, remark] = lead;
+    if (!remark) past.push(made);
+    model.put("_made", to);
+    if (chosen !== null) model.put("selected", chosen);
+    return remark;
+  };
+
   model.answer = (moved) => setTimeout(() => {
+    let said = "";
+    if (table.leads) {
+      if (moved.includes("kind") || moved.includes("example")) {
+        past.length = 0;
+        model.put("_made", "");
+      }
+      if (moved.includes("_edit")) said = edit(model.get("_edit"));
+    } else if (moved.some((name) => name.startsWith("_"))) said = NO_PYTHON;
     const values = table.settings.map((name) => model.get(name));
     const row = table.find(values, moved);
     const have = (name) => table.rows[row][0][table.settings.indexOf(name)];
@@ -227,9 +267,9 @@ async function bakedExplorer(model, base64) {
       for (const follower of known ? table.drives[name] ?? [] : [])
         if (!moved.includes(follower)) model.put(follower, have(follower));
     }
-    const message = settle(row, moved);
-    show(row, moved.some((name) => name.startsWith("_")) ? NO_PYTHON : message);
+    show(row, [said, settle(row, moved)].filter(Boolean).join(" "));
   });
+  table.settings.forEach((name, k) => model.put(name, table.rows[0][0][k]));
   show(0, "");
 }
 
@@ -295,7 +335,7 @@ for (const host of document.querySelectorAll("[data-widget]")) nearing.observe(h
 
 // ----------------------------------------------------------------------------------- the slides
 
-// The address "#slide-3" shows the third slide alone; ArrowRight first uncovers its fragments.
+// The address "#slide-3" shows the third slide alone; "forward" first uncovers its fragments.
 const slides = [...document.querySelectorAll("main > section")];
 const counter = document.querySelector(".counter");
 let slide = null;
@@ -312,9 +352,35 @@ function go(to, uncover = false) {
   }
   for (const cell of slides[slide].querySelectorAll(".fragment"))
     cell.classList.toggle("covered", !uncover);
-  counter.textContent = `${slide + 1} / ${slides.length}`;
   history.replaceState(null, "", `#slide-${slide + 1}`);
   scrollTo(0, 0);
+  count();
+}
+
+// The number of the slide, with ↓ while there is more of it below the window.
+function count() {
+  if (slide === null) return;
+  const more = document.documentElement.scrollHeight > scrollY + innerHeight + 2;
+  counter.textContent = `${slide + 1} / ${slides.length}${more ? " ↓" : ""}`;
+}
+for (const event of ["scroll", "resize"]) addEventListener(event, count);
+new ResizeObserver(count).observe(document.querySelector("main"));
+
+// Down a long slide, to the first block that the window cuts off; false at its end.
+function down() {
+  const before = scrollY;
+  const blocks = [...slides[slide].querySelectorAll(".cell > *, .output > *, p, li, pre")];
+  const tops = blocks.map((block) => block.getBoundingClientRect())
+    .filter(({ bottom, height }) => height && bottom > innerHeight - 50).map(({ top }) => top);
+  const top = Math.min(...tops.filter((at) => at > innerHeight / 3));
+  scrollBy({ top: Math.min(top - 16, 0.8 * innerHeight), behavior: "instant" });
+  return scrollY > before + 1;
+}
+
+function up() {
+  const before = scrollY;
+  scrollBy({ top: -0.8 * innerHeight, behavior: "instant" });
+  return scrollY < before - 1;
 }
 
 function forward() {
@@ -331,13 +397,18 @@ const OWN = "input, select, textarea, button, summary, a, .attnlab [tabindex]";
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest(OWN)) return;
   const act = slide === null ? null : {
-    ArrowRight: forward, PageDown: forward, " ": forward, ArrowLeft: back, PageUp: back,
-    Home: () => go(0), End: () => go(slides.length - 1), Escape: () => leave(),
+    ArrowRight: forward, ArrowLeft: back, PageDown: () => down() || forward(),
+    " ": () => down() || forward(), PageUp: () => up() || back(), c: code,
+    Home: () => go(0), End: () => go(slides.length - 1), Escape: leave,
   }[event.key];
   if (!act) return;
   event.preventDefault();
   act();
 });
+
+function code() {
+  document.body.classList.toggle("no-code");
+}
 
 function leave() {
   const section = slides[slide];
@@ -351,7 +422,7 @@ function enter() {
   go(Math.max(0, at));
 }
 
-for (const [name, act] of Object.entries({ enter, leave, back, forward }))
+for (const [name, act] of Object.entries({ enter, leave, back, forward, code }))
   for (const button of document.querySelectorAll(`[data-act="${name}"]`))
     button.addEventListener("click", () => {
       act();

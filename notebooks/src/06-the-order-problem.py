@@ -175,7 +175,9 @@ claim("A stack of three whole layers without positions is equivariant (largest d
 # Three sentences that are often named as indistinguishable:
 #
 # > The cat chased the mouse
+# >
 # > The mouse chased the cat
+# >
 # > Chased the cat mouse the
 #
 # In a model without positions and without a mask a token sees the **bag** of the tokens: which ones
