@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 import venv
 from pathlib import Path
@@ -227,22 +226,21 @@ class Hub:
             try:
                 with urllib.request.urlopen(f"{self.url}/hub/health", timeout=5):
                     return
-            except (OSError, urllib.error.URLError):
-                if self.process.poll() is not None or time.monotonic() > end:
-                    raise CannotRun(self.why_it_failed()) from None
+            except OSError:
+                if re.search("EADDRINUSE|[Aa]ddress already in use", self.tail()):
+                    raise CannotRun(
+                        f"Another program took one of the hub's ports ({self.url} is the first of "
+                        "three); start again."
+                    ) from None
+                status = self.process.poll()
+                if status is not None or time.monotonic() > end:
+                    what = "did not answer" if status is None else f"ended with status {status}"
+                    raise CannotRun(f"The hub {what}. Its log ends:\n{self.tail()}") from None
                 time.sleep(0.1)
 
     def tail(self) -> str:
         """The end of the hub's log."""
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")[-3000:]
-
-    def why_it_failed(self) -> str:
-        text = self.tail()
-        if re.search(r"EADDRINUSE|[Aa]ddress already in use", text):
-            return f"Another program took the hub's port meanwhile ({self.url}); start again."
-        status = self.process.poll()
-        what = "did not answer" if status is None else f"ended with status {status}"
-        return f"The hub {what}. The end of its log:\n{text}"
 
     def processes(self) -> dict[str, list]:
         """Its processes by whom they work for: "hub", "proxy", and each student's name."""

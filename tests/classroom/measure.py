@@ -21,6 +21,7 @@ import math
 import os
 import re
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -91,7 +92,7 @@ async def lesson(hub: Hub, count: int, steps: int) -> dict:
             there = (await kernel.state(kernel.explorer(*TRAITS)))["d_model"]
             if there != values(steps)[-1]:
                 raise Failed(f"{kernel.owner}: the slider ended at {there}")
-        memory = memory_of(hub)
+        memory = memory_of(hub, [student.name for student in students])
     finally:
         await asyncio.gather(*(kernel.close() for kernel in kernels))
     latencies = sorted(ms for drag in drags for ms in drag.milliseconds)
@@ -125,17 +126,19 @@ def kinds(hub: Hub) -> list[tuple[str, str, psutil.Process]]:
     return found
 
 
-def memory_of(hub: Hub) -> dict:
+def memory_of(hub: Hub, names: list[str]) -> dict:
     """MB (10^6 bytes) now, with a page that several processes share counted in equal parts, and
     the largest that the system has noted of each process, with shared pages counted whole."""
     now, peaks = {}, {}
     for owner, what, process in kinds(hub):
-        now.setdefault(what, {}).setdefault(owner, 0)
-        now[what][owner] += process.memory_full_info().pss / 1e6
+        if owner not in ("hub", "proxy", *names):
+            continue
+        group = now.setdefault(what, {})
+        group[owner] = group.get(owner, 0) + process.memory_full_info().pss / 1e6
         status = Path(f"/proc/{process.pid}/status").read_text()
         peak = int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024 / 1e6
         peaks[what] = max(peaks.get(what, 0), peak)
-    each = [now["server"][name] + now["kernel"][name] for name in now["server"]]
+    each = [now["server"][name] + now["kernel"][name] for name in names]
     return {
         **{what: round(max(group.values())) for what, group in now.items()},
         "student": round(max(each)),
@@ -184,8 +187,8 @@ def measure(environment: Path, count: int, steps: int, threads: int = 1) -> dict
     with Hub(environment, threads) as hub:
         try:
             row = asyncio.run(lesson(hub, count, steps))
-        except BaseException:
-            print(f"the end of the hub's log:\n{hub.tail()}", file=sys.stderr)
+        except Exception:
+            print(f"The hub's log ends:\n{hub.tail()}", file=sys.stderr)
             raise
     stop_if([f"the hub left behind: {process}" for process in hub.left_behind])
     return {**row, "threads": threads}
@@ -237,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     if min(options.students) < 1 or options.steps < 1 or options.threads < 1:
         parser.error("students, steps and threads are counted from 1")
     given = arguments if arguments is not None else sys.argv[1:]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # take the hub down on the way out
     try:
         environment = hubs.make_environment(options.env)
         results = {
@@ -253,6 +257,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (hubs.CannotRun, Failed) as failure:
         print(f"Stopped: {failure}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped by you; the hub is down.", file=sys.stderr)
+        return 130
     print("\n" + report.table(results))
     if options.json:
         options.json.write_text(report.as_json(results), encoding="utf-8")

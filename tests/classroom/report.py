@@ -10,6 +10,7 @@ import json
 import math
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -93,8 +94,8 @@ def memory(results: dict) -> dict[str, float]:
     }
 
 
-def for_the_class(results: dict) -> str:
-    """What a class of 30 needs: what is measured, what follows, and what is only extrapolated."""
+def for_the_class(results: dict) -> list[str]:
+    """What a class of 30 needs, in paragraphs: what is measured, and what is only extrapolated."""
     gb, notebooks, rows = memory(results), results["notebooks"], results["classes"]
     heaviest = max(notebooks, key=lambda name: notebooks[name]["gb"])
     longest = max(notebooks, key=lambda name: notebooks[name]["cpu_seconds"])
@@ -145,7 +146,7 @@ def for_the_class(results: dict) -> str:
             f"the same moment need at least (extrapolated; the longest in brackets): {waits}. Let "
             "them run it when they come in, not all at your word."
         )
-    return "\n\n".join(said)
+    return said
 
 
 def block(results: dict) -> str:
@@ -163,7 +164,8 @@ def block(results: dict) -> str:
             " Other work ran beside it (see *load before*): the seconds and milliseconds are too "
             "long; memory and processor time are not."
         )
-    return "\n\n".join([first, table(results), for_the_class(results)])
+    paragraphs = [first, table(results), *for_the_class(results)]
+    return "\n\n".join(p if p.startswith("|") else textwrap.fill(p, 100) for p in paragraphs)
 
 
 def written(page: str, results: dict) -> str:

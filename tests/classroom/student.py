@@ -36,7 +36,8 @@ class Student:
 
     def __init__(self, url: str, name: str):
         self.url, self.name, self.token = url, name, ""
-        self.base = f"{url}/user/{name}"
+        self.base = f"{url}/user/{name}"  # of the student's server
+        self.account = f"{url}/hub/api/users/{name}"
 
     def log_in(self, password: str) -> None:
         """Through the hub's form. What follows goes with a token that the hub hands out then."""
@@ -48,8 +49,8 @@ class Student:
                                  timeout=PATIENCE)  # fmt: skip
             reply.raise_for_status()
             xsrf = browser.cookies.get("_xsrf", path="/hub/")
-            tokens = f"{self.url}/hub/api/users/{self.name}/tokens"
-            reply = browser.post(tokens, headers={"X-XSRFToken": xsrf}, json={}, timeout=PATIENCE)
+            reply = browser.post(f"{self.account}/tokens", headers={"X-XSRFToken": xsrf}, json={},
+                                 timeout=PATIENCE)  # fmt: skip
             reply.raise_for_status()
             self.token = reply.json()["token"]
 
@@ -61,12 +62,20 @@ class Student:
         return reply.json() if reply.content else None
 
     def start_server(self) -> None:
-        hub = f"{self.url}/hub/api/users/{self.name}"
-        self.ask("POST", f"{hub}/server")
+        self.ask("POST", f"{self.account}/server")
+        self.wait_until(lambda servers: servers.get("", {}).get("ready"), "not ready")
+
+    def stop_server(self) -> None:
+        self.ask("DELETE", f"{self.account}/server")
+        self.wait_until(lambda servers: not servers, "still there")
+
+    def wait_until(self, true, otherwise: str) -> None:
         end = time.monotonic() + PATIENCE
-        while not self.ask("GET", hub)["servers"].get("", {}).get("ready"):
+        while not true(self.ask("GET", self.account)["servers"]):
             if time.monotonic() > end:
-                raise TimeoutError(f"the server of {self.name} is not ready after {PATIENCE:.0f} s")
+                raise TimeoutError(
+                    f"the server of {self.name} is {otherwise} after {PATIENCE:.0f} s"
+                )
             time.sleep(0.2)
 
     def read(self, path: str) -> dict:
@@ -115,10 +124,12 @@ class Drag:
 
     Attributes:
         milliseconds: of each step, from the new value to the new picture.
+        pictures: what came, one for each step.
         wrong: what did not come as it should.
     """
 
     milliseconds: list[float] = field(default_factory=list)
+    pictures: list[bytes] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -216,7 +227,7 @@ class Kernel:
         page, until the kernel is done with the one before."""
         reply = await self.request("control", "create_subshell_request", {}, ends=("reply",))
         thread = reply[-1].content.get("subshell_id")  # None: a kernel without threads
-        drag, last, after = Drag(), None, time.perf_counter()
+        drag, after = Drag(), time.perf_counter()
         for value in values:
             await asyncio.sleep(max(0.0, after - time.perf_counter()))
             start = time.perf_counter()
@@ -225,14 +236,14 @@ class Kernel:
             content = {"comm_id": model, "data": data}
             answers = await self.request("shell", "comm_msg", content, subshell=thread,
                                          ends=("idle",))  # fmt: skip
-            pictures = [m for m in answers if shows(m, model)]
-            if not pictures:
+            came = [(m.at, picture) for m in answers if (picture := picture_of(m, model))]
+            if not came:
                 drag.wrong.append(f"{self.owner}: no picture for {trait} = {value}")
-            elif pictures[0].buffers == last:
+                continue
+            if [came[0][1]] == drag.pictures[-1:]:
                 drag.wrong.append(f"{self.owner}: the same picture again for {trait} = {value}")
-            else:
-                last = pictures[0].buffers
-                drag.milliseconds.append(1000 * (pictures[0].at - start))
+            drag.milliseconds.append(1000 * (came[0][0] - start))
+            drag.pictures.append(came[0][1])
         return drag
 
     async def state(self, model: str) -> dict:
@@ -248,11 +259,9 @@ class Kernel:
         await self.reader
 
 
-def shows(message: Message, model: str) -> bool:
-    """True if a message brings this widget's new picture."""
-    data = message.content.get("data", {})
-    return (
-        message.kind == "comm_msg"
-        and message.content["comm_id"] == model
-        and ["_view"] in data.get("buffer_paths", [])
-    )
+def picture_of(message: Message, model: str) -> bytes | None:
+    """The widget's new picture, if the message brings one."""
+    if message.kind != "comm_msg" or message.content["comm_id"] != model:
+        return None
+    paths = message.content["data"].get("buffer_paths", [])
+    return message.buffers[paths.index(["_view"])] if ["_view"] in paths else None

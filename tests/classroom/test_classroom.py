@@ -78,7 +78,7 @@ def hub():
         yield hub
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def students(hub):
     """Ada and Bob, logged in, each with a running server."""
     both = [beside("student").Student(hub.url, name) for name in ("ada", "bob")]
@@ -96,6 +96,44 @@ def test_a_class_of_two_runs_the_notebook_and_drags(hub):
     assert row["drag"]["steps"] == 2 * 20
     assert 0 < row["memory_mb"]["student"] < MOST_MB
     assert row["memory_mb"]["peak"]["server"] + row["memory_mb"]["peak"]["kernel"] < MOST_MB
+
+
+@heavy
+def test_each_step_is_answered_by_its_own_picture_in_order(hub, students):
+    """Two students at once, with different sliders in their hands."""
+    from attnlab.explorers import AttentionExplorer
+
+    settings = {"source": "random", "encoding": "none"}
+    ways = [[128, 256, 128, 64], [512, 64, 72, 80]]
+
+    async def one(student, values):
+        kernel = await student.open(NOTEBOOK)
+        code = f"from attnlab.explorers import *; AttentionExplorer('She eats fish', **{settings})"
+        _, error = await kernel.run(code)
+        drag = await kernel.drag(kernel.explorer("d_model"), "d_model", values, pause=0.02)
+        await kernel.close()
+        return error, drag
+
+    async def both():
+        return await asyncio.gather(*map(one, students, ways))
+
+    for values, (error, drag) in zip(ways, asyncio.run(both()), strict=True):
+        assert (error, drag.wrong, len(drag.milliseconds)) == ("", [], len(values))
+        assert min(drag.milliseconds) > 0
+        for value, picture in zip(values, drag.pictures, strict=True):
+            assert AttentionExplorer("She eats fish", d_model=value, **settings)._view == picture
+
+
+@heavy
+def test_a_step_that_changes_nothing_is_reported(hub, students):
+    async def run():
+        kernel = await students[0].open(NOTEBOOK)
+        await kernel.run("from attnlab.explorers import *; ShapesExplorer()")
+        drag = await kernel.drag(kernel.explorer("n_heads"), "n_heads", [4, 4], pause=0)
+        await kernel.close()
+        return drag.wrong
+
+    assert asyncio.run(run()) == ["ada: no picture for n_heads = 4"]
 
 
 @heavy
@@ -150,8 +188,8 @@ def test_each_student_has_files_of_their_own(hub, students):
         bob.read("only-hers.ipynb")
     with pytest.raises(requests.HTTPError, match="403"):
         bob.ask("GET", f"{ada.base}/api/contents/only-hers.ipynb")
-    ada.ask("DELETE", f"{hub.url}/hub/api/users/ada/server")  # tomorrow
-    ada.start_server()
+    ada.stop_server()
+    ada.start_server()  # tomorrow
     assert ada.read(NOTEBOOK)["content"]["cells"][-1]["source"] == "Ada's answer"
     original = json.loads((ROOT / NOTEBOOK).read_text("utf-8"))
     assert len(original["cells"]) == len(notebook["cells"]) - 1, "the course's own is untouched"
@@ -331,5 +369,5 @@ def test_a_taken_port_is_named(hub, monkeypatch):
         other.listen()
         ports = [other.getsockname()[1], *hubs.free_ports(2)]
         monkeypatch.setattr(hubs, "free_ports", lambda count: ports)
-        with pytest.raises(hubs.CannotRun, match="took the hub's port"):
+        with pytest.raises(hubs.CannotRun, match="took one of the hub's ports"):
             hubs.Hub(hub.environment)
