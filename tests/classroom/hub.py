@@ -72,7 +72,7 @@ def make_environment(folder: Path | None = None) -> Path:
     made of stays the same.
 
     Raises:
-        CannotRun: if a tool or the network is missing.
+        CannotRun: if a tool or the network is missing, or `folder` holds something else.
     """
     if problem():
         raise CannotRun(problem())
@@ -80,6 +80,8 @@ def make_environment(folder: Path | None = None) -> Path:
     stamp = folder / "complete"
     if stamp.exists() and stamp.read_text("utf-8") == made_of:
         return folder
+    if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
+        raise CannotRun(f"{folder} holds something else; name an empty folder, or a new one")
     print(f"making the hub's environment in {folder}", file=sys.stderr, flush=True)
     stamp.unlink(missing_ok=True)
     venv.create(folder, clear=True, with_pip=True)
@@ -99,7 +101,7 @@ def recipe() -> str:
 
 def see_the_course(folder: Path) -> None:
     """Let Python in `folder` import what the course's Python can."""
-    ours = [path for path in sys.path if path.endswith("site-packages")]
+    ours = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     site = next((folder / "lib").glob("python*/site-packages"))
     # addsitedir, unlike a bare path, also follows what is installed there as `-e`.
     lines = [f"import site; site.addsitedir({path!r})\n" for path in ours]

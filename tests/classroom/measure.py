@@ -159,21 +159,29 @@ class Stretch:
 
     def __exit__(self, *_):
         self.seconds = time.perf_counter() - self.start
-        after = self.used()
-        self.cpu = {what: after[what] - self.before.get(what, 0) for what in after}
+        self.cpu = {what: t - self.before.get(what, 0) for what, t in self.used().items()}
+        self.all = self.cpu.pop("all")
 
     def used(self) -> dict[str, float]:
-        found = {"program": time.process_time()}
+        """Processor seconds so far; "all" is what the whole machine has worked."""
+        times = psutil.cpu_times()
+        found = {
+            "program": time.process_time(),
+            "all": times.user + times.nice + times.system + times.irq + times.softirq,
+        }
         for _, what, process in kinds(self.hub):
             times = process.cpu_times()
             found[what] = found.get(what, 0) + times.user + times.system
         return found
 
     def row(self) -> dict:
+        """others_cores: how many cores worked for somebody else meanwhile."""
+        ours = sum(self.cpu.values())
         return {
             "seconds": round(self.seconds, 1),
             "cpu_seconds": {what: round(t, 2) for what, t in self.cpu.items()},
-            "cores_busy": round(sum(self.cpu.values()) / self.seconds, 2),
+            "cores": round(ours / self.seconds, 2),
+            "others_cores": round(max(0.0, self.all - ours) / self.seconds, 2),
         }
 
 

@@ -76,6 +76,7 @@ def hub():
         pytest.skip(hubs.problem())
     with hubs.Hub(hubs.make_environment()) as hub:
         yield hub
+    assert hub.left_behind == []
 
 
 @pytest.fixture(scope="module")
@@ -306,6 +307,9 @@ def test_the_link_hands_out_the_notebooks_and_keeps_answers(hub, page, repositor
     text = answered.read_text("utf-8")
     assert text.count("n_parameters = ...") == 1
     answered.write_text(text.replace("n_parameters = ...", "n_parameters = 7"), "utf-8")
+    deleted = folder / "notebooks" / "03-what-heads-learn.ipynb"
+    deleted.unlink()
+    change(NOTEBOOK, "n_parameters = ...", "n_parameters = None")
     change(NOTEBOOK, "follow two heads through", "walk with two heads through")
     change(other, "# 1. One head", "# 1. A single head")
     page.goto(hub.url + link)
@@ -314,6 +318,7 @@ def test_the_link_hands_out_the_notebooks_and_keeps_answers(hub, page, repositor
     now = json.dumps(json.loads(answered.read_text("utf-8")))  # still a notebook
     assert "n_parameters = 7" in now, "the student's answer is gone"
     assert "walk with two heads through" in now, "the lecturer's change has not come"
+    assert deleted.exists(), "a deleted notebook comes back"
     assert "A single head" in (folder / other).read_text("utf-8")
 
 
@@ -353,6 +358,15 @@ def test_what_is_missing_is_named(monkeypatch, tmp_path):
     with pytest.raises(hubs.CannotRun, match="npm not found: install Node.js"):
         hubs.make_environment(tmp_path / "environment")
     assert not (tmp_path / "environment").exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(monkeypatch, tmp_path):
+    hubs = beside("hub")
+    monkeypatch.setattr(hubs, "problem", lambda: None)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(hubs.CannotRun, match="holds something else"):
+        hubs.make_environment(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 def test_what_an_installer_says_is_handed_on():
