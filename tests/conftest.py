@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import sys
 
 # Before torch is imported. The course's arrays are small: a second thread makes them slower, and
 # makes timings depend on what else the machine does.
@@ -48,6 +49,16 @@ def gpu_problem():
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         return None
     return "no GPU: torch sees neither CUDA nor Apple's MPS"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The only one of this process: Playwright cannot be started twice in it."""
+    sys.path.append(os.path.join(os.path.dirname(__file__), "browser"))
+    from lab import Browser
+
+    with Browser() as browser:
+        yield browser
 
 
 def pytest_addoption(parser):

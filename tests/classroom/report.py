@@ -126,7 +126,8 @@ def for_the_class(results: dict) -> list[str]:
     said = [
         f"**Memory** is hub and proxy ({gb['hub']:.2f} GB) + {CLASS} × (server "
         f"{gb['server']:.2f} GB + kernel), each at the largest it reached (measured), and "
-        f"{FOR_THE_SYSTEM} GB for the system; {CLASS} is extrapolated.",
+        f"{FOR_THE_SYSTEM} GB for the system; {CLASS} is extrapolated. What a kernel reaches "
+        "differs from run to run: do not take a server that just fits.",
         "\n".join(lines),
         f"**Cores.** A step of a slider costs {step:.0f} ms of processor time (kernel, server, "
         f"proxy; measured). If all {CLASS} drag at once, {PACE} steps a second each, that is "

@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -34,6 +35,12 @@ def beside(name):
     if str(HERE) not in sys.path:
         sys.path.insert(0, str(HERE))
     return importlib.import_module(name)
+
+
+def finish(coroutine):
+    """What a coroutine returns. In a thread of its own: Playwright has a loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 # --------------------------------------------------------------------------------------------
@@ -93,7 +100,7 @@ def students(hub):
 def test_a_class_of_two_runs_the_notebook_and_drags(hub):
     """The lesson that `measure.py` measures; it fails at an error in any cell, and at a step of a
     slider that brings no new picture."""
-    row = asyncio.run(beside("measure").lesson(hub, count=2, steps=20))
+    row = finish(beside("measure").lesson(hub, count=2, steps=20))
     assert row["drag"]["steps"] == 2 * 20
     assert 0 < row["memory_mb"]["student"] < MOST_MB
     assert row["memory_mb"]["peak"]["server"] + row["memory_mb"]["peak"]["kernel"] < MOST_MB
@@ -118,7 +125,7 @@ def test_each_step_is_answered_by_its_own_picture_in_order(hub, students):
     async def both():
         return await asyncio.gather(*map(one, students, ways))
 
-    for values, (error, drag) in zip(ways, asyncio.run(both()), strict=True):
+    for values, (error, drag) in zip(ways, finish(both()), strict=True):
         assert (error, drag.wrong, len(drag.milliseconds)) == ("", [], len(values))
         assert min(drag.milliseconds) > 0
         for value, picture in zip(values, drag.pictures, strict=True):
@@ -134,7 +141,7 @@ def test_a_step_that_changes_nothing_is_reported(hub, students):
         await kernel.close()
         return drag.wrong
 
-    assert asyncio.run(run()) == ["ada: no picture for n_heads = 4"]
+    assert finish(run()) == ["ada: no picture for n_heads = 4"]
 
 
 @heavy
@@ -147,7 +154,7 @@ def test_a_lesson_fails_where_a_cell_fails(hub, students):
         await kernel.close()
         return wrong
 
-    assert asyncio.run(run()) == ["ada, cell 1: ZeroDivisionError: division by zero"]
+    assert finish(run()) == ["ada, cell 1: ZeroDivisionError: division by zero"]
 
 
 @heavy
@@ -164,7 +171,7 @@ def test_the_settings_arrive_in_the_kernel(hub, students):
         await kernel.close()
         return printed
 
-    printed, error = asyncio.run(run())
+    printed, error = finish(run())
     assert error == ""
     threads, folder, progress, package, settings = printed.strip().split("|")
     home = hub.students / "ada"
@@ -211,14 +218,11 @@ def test_who_has_no_password_stays_out(hub):
 
 
 @pytest.fixture
-def page(hub):
+def page(hub, browser):
     """A page that nobody has logged in."""
-    if str(ROOT / "tests" / "browser") not in sys.path:
-        sys.path.insert(0, str(ROOT / "tests" / "browser"))
-    from lab import Browser
-
-    with Browser() as browser:
-        yield browser.page()
+    page = browser.page()
+    yield page
+    page.context.close()
 
 
 def log_in(page, hub, name, then):
@@ -343,7 +347,7 @@ def test_a_hub_that_ends_leaves_nothing(hub):
         return working
 
     with beside("hub").Hub(hub.environment) as there:
-        working = asyncio.run(open_one(there))
+        working = finish(open_one(there))
         assert len(working) >= 4 and all(map(psutil.Process.is_running, working))
     assert there.left_behind == []
     assert not [p for p in working if p.is_running()]
