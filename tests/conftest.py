@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import sys
 
 # Before torch is imported. The course's arrays are small: a second thread makes them slower, and
 # makes timings depend on what else the machine does.
@@ -59,6 +60,16 @@ def gpu_problem():
 def thorough():
     """True where tests may take their time."""
     return CI or WEEKLY
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The only one of this process: Playwright cannot be started twice in it."""
+    sys.path.append(os.path.join(os.path.dirname(__file__), "browser"))
+    from lab import Browser
+
+    with Browser() as browser:
+        yield browser
 
 
 def pytest_addoption(parser):

@@ -1,7 +1,7 @@
-"""One JupyterLab and one browser for all browser tests."""
+"""One JupyterLab for all browser tests; the browser is in tests/conftest.py."""
 
 import pytest
-from lab import Browser, Lab
+from lab import Lab
 
 
 @pytest.fixture(scope="session")
@@ -14,12 +14,6 @@ def root(tmp_path_factory):
 def lab(root):
     with Lab(root) as lab:
         yield lab
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with Browser() as browser:
-        yield browser
 
 
 @pytest.fixture

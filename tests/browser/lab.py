@@ -118,6 +118,11 @@ class Lab:
         """Open a notebook and wait until its kernel has answered."""
         url = f"http://127.0.0.1:{self.port}/lab/tree/{path}?reset&token={self.token}"
         page.goto(url, wait_until="domcontentloaded")
+        self.show(page, path)
+
+    @staticmethod
+    def show(page, path: str) -> None:
+        """Show a notebook in the JupyterLab that the page has; wait until its kernel answers."""
         page.wait_for_function("() => window.jupyterapp?.shell")
         page.evaluate(
             """async (path) => {
@@ -134,7 +139,8 @@ class Lab:
             path,
         )
 
-    def run_all(self, page, timeout: float = 300) -> list[str]:
+    @staticmethod
+    def run_all(page, timeout: float = 300) -> list[str]:
         """Run all cells; what went wrong, empty if nothing."""
         page.evaluate(
             """() => {
