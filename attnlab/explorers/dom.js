@@ -89,7 +89,8 @@ function unpack(bytes) {
 }
 
 // The frame around every explorer: controls, a message line, the picture, notes. `picture` builds
-// into its host and returns `draw(view)` and `close()`.
+// into its host and returns `draw(view)` and `close()`; with `send({ setting: value })` it changes
+// settings itself, and learns the number that `_heard.asked` reaches when Python has answered.
 function explorer(model, el, title, picture) {
   const controls = make("div", { class: "al-controls" });
   const message = make("p", { class: "al-message", role: "status", hidden: true });
@@ -100,7 +101,7 @@ function explorer(model, el, title, picture) {
   el.append(root);
 
   const panel = controlPanel(model, controls);
-  const shown = picture(model, stage);
+  const shown = picture(model, stage, panel.send);
   let view = null;
   const paint = onceAFrame(() => {
     if (!view) return;
@@ -113,7 +114,6 @@ function explorer(model, el, title, picture) {
     if (!view.empty) shown.draw(view);
   });
   const changed = () => {
-    panel.answered();
     view = unpack(model.get("_view"));
     paint();
   };
@@ -122,7 +122,7 @@ function explorer(model, el, title, picture) {
     setText(message, "No answer from the kernel yet. If nothing runs, run this cell again.");
   };
   const heard = () => {
-    panel.answered();
+    panel.heard();
     paint();
   };
   model.on("change:_view", changed);

@@ -1,7 +1,7 @@
 // The Rotation Explorer: one pair of channels on a circle, the score against the offset, and the
 // wavelengths of all pairs. Python sends every number; here they are only drawn.
 
-function rotationPicture(model, host) {
+function rotationPicture(model, host, send) {
   const mark = (colour, text, dashed) => {
     const line = make("i", { class: dashed ? "al-key al-key-dashed" : "al-key" });
     line.style.color = `var(--al-${colour})`;
@@ -193,9 +193,7 @@ function rotationPicture(model, host) {
   // The slider does the same from the keyboard.
   waves.addEventListener("click", (event) => {
     const i = Math.floor(((event.offsetX - left) / (waves.clientWidth - left - 8)) * view.pairs);
-    if (i < 0 || i >= view.pairs) return;
-    model.set("pair", i);
-    model.save_changes();
+    if (i >= 0 && i < view.pairs) send({ pair: i });
   });
 
   function draw(next) {

@@ -189,7 +189,7 @@ async function bakedExplorer(model, base64) {
     });
     model.put("_ui", { controls });
     model.put("_view", view);
-    model.put("_heard", (model.get("_heard") ?? 0) + 1);
+    model.put("_heard", { asked: model.get("_asked"), settings: {} });
   };
 
   const written = (spec, value) => {
@@ -216,7 +216,8 @@ async function bakedExplorer(model, base64) {
       ? `This page holds pictures of some settings only; the nearest has ${told.join(", ")}.` : "";
   };
 
-  model.answer = (moved) => setTimeout(() => {
+  model.answer = (changed) => setTimeout(() => {
+    const moved = changed.filter((name) => name !== "_asked");
     const values = table.settings.map((name) => model.get(name));
     const row = table.find(values, moved);
     const have = (name) => table.rows[row][0][table.settings.indexOf(name)];
