@@ -136,16 +136,10 @@ function attentionPicture(model, host, send) {
   });
   const local = ["change:temperature", "change:causal", "change:head"];
   for (const event of local) model.on(event, repaint);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(map.plot);
-  const themed = new MutationObserver(repaintDetail); // JupyterLab's theme is an attribute
-  themed.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
   return {
     draw,
     close() {
       for (const event of local) model.off(event, repaint);
-      resized.disconnect();
-      themed.disconnect();
     },
   };
 }

@@ -89,7 +89,7 @@ function unpack(bytes) {
 }
 
 // The frame around every explorer: controls, a message line, the picture, notes. `picture` builds
-// into its host and returns `draw(view)` and `close()`; with `send({ setting: value })` it changes
+// into its host and returns `draw(view)`, and `close()` if it listens to the model; with `send({ setting: value })` it changes
 // settings itself, and learns the number that `_heard.asked` reaches when Python has answered.
 function explorer(model, el, title, picture) {
   const controls = make("div", { class: "al-controls" });
@@ -113,6 +113,15 @@ function explorer(model, el, title, picture) {
     setText(notes, view.notes.join(" "));
     if (!view.empty) shown.draw(view);
   });
+  // A drawing depends on its size on the screen, and on the colours of JupyterLab's theme, which is
+  // an attribute. While it changes JupyterLab hides everything for a moment: no size to draw to.
+  const redraw = onceAFrame(() => view && !view.empty && shown.draw(view));
+  const resized = new ResizeObserver(redraw);
+  for (const node of [stage, ...stage.querySelectorAll("canvas, .al-plot, .al-boxes")])
+    resized.observe(node);
+  const themed = new MutationObserver(whenQuiet(redraw, 300));
+  themed.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
+
   const changed = () => {
     view = unpack(model.get("_view"));
     paint();
@@ -131,7 +140,9 @@ function explorer(model, el, title, picture) {
   return () => {
     model.off("change:_view", changed);
     model.off("change:_heard", heard);
+    resized.disconnect();
+    themed.disconnect();
     panel.close();
-    shown.close();
+    shown.close?.();
   };
 }

@@ -228,13 +228,10 @@ function headsPicture(model, host, send) {
   });
   const local = ["layer", "head", "colour", "relation", "gold_links"].map((n) => `change:${n}`);
   for (const event of local) model.on(event, repaint);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(map.plot);
   return {
     draw,
     close() {
       for (const event of local) model.off(event, repaint);
-      resized.disconnect();
     },
   };
 }

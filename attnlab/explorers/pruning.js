@@ -96,9 +96,7 @@ function pruningPicture(model, host, send) {
     const told = curve ? ` ${curve[1]}: ${curve[2].map((y, k) => `${k} heads ${y.toFixed(2)}`).join(", ")}.` : "";
     lines.describe(`Accuracy against heads kept.${told} ${view.fact}`);
   }, 200);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

@@ -38,6 +38,7 @@ function rotationPicture(model, host, send) {
     const c = canvas.getContext("2d");
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     c.clearRect(0, 0, width, height);
+    c.lineWidth = 1; // as the last drawing did not leave it
     c.font = `14px ${getComputedStyle(host).fontFamily}`;
     return { c, width, height };
   };
@@ -73,7 +74,7 @@ function rotationPicture(model, host, send) {
 
   function drawCircle(colour) {
     const { c, width, height } = fit(circle);
-    const radius = Math.min(width, height) / 2 - 26;
+    const radius = Math.max(1, Math.min(width, height) / 2 - 26);
     const longest = Math.max(...view.arrows.map((v) => Math.hypot(...v)), 1e-9);
     const [q, k, qTurned, kTurned] = view.arrows.map((v) => v.map((x) => (x * radius) / longest));
     c.translate(width / 2, height / 2);
@@ -208,9 +209,7 @@ function rotationPicture(model, host, send) {
       facts.replaceChildren(...view.lines.map((each) => make("span", {}, each)));
     facts.dataset.text = text;
   }
-  const resized = new ResizeObserver(onceAFrame(() => view && draw(view)));
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

@@ -176,8 +176,7 @@ function shufflePicture(model, host, send) {
     cells.style.gridTemplateColumns = `repeat(${n}, 1fr)`;
     for (let i = 0; i < 2 * n; i++) {
       setText(cells.children[i], written(numbers[i]));
-      const bright = colourIndex(numbers[i], view.top) > 140;
-      setAttribute(cells.children[i], "class", bright ? "al-on-bright" : "");
+      setAttribute(cells.children[i], "class", onColour(colourIndex(numbers[i], view.top)));
     }
     const pooled = numbers[2 * n];
     mean.style.width = `${Math.min(100, (100 * pooled) / view.top)}%`;
@@ -188,9 +187,7 @@ function shufflePicture(model, host, send) {
       `How far each output moved. ${view.verdict} Mean of all: ${written(pooled)}.`);
     drawLines();
   }
-  const resized = new ResizeObserver(onceAFrame(() => view && drawLines()));
-  resized.observe(lines);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

@@ -47,7 +47,7 @@ function structurePicture(model, host, send) {
         cells.style.fontSize = `${Math.min(15, 0.4 * tall, 0.3 * (width / m))}px`;
         cells.replaceChildren(...texts.flatMap((line, i) => line.map((text, j) => {
           const value = numbers[start + i * m + j];
-          const name = value < 0 ? "al-none" : colourIndex(value, top) > 140 ? "al-on-bright" : "";
+          const name = value < 0 ? "al-none" : onColour(colourIndex(value, top));
           return make("span", { class: name }, text);
         })));
       },
@@ -207,13 +207,10 @@ function structurePicture(model, host, send) {
     select((chosen() + step + view.n) % view.n);
   });
   model.on("change:selected", repaint);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(host);
   return {
     draw,
     close() {
       model.off("change:selected", repaint);
-      resized.disconnect();
     },
   };
 }

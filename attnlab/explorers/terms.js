@@ -138,13 +138,10 @@ function termsPicture(model, host, send) {
 
   const local = ["head", "centred", "cc", "cp", "pc", "pp", "rest"].map((n) => `change:${n}`);
   for (const event of local) model.on(event, repaint);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(map.plot);
   return {
     draw,
     close() {
       for (const event of local) model.off(event, repaint);
-      resized.disconnect();
     },
   };
 }

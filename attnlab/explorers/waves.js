@@ -134,9 +134,7 @@ function wavesPicture(model, host, send) {
     go(inside(model.get("position"), view.n) + step[0],
       inside(model.get("pair"), view.d / 2) + step[1]);
   });
-  const resized = new ResizeObserver(repaint);
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {
