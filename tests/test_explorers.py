@@ -282,9 +282,10 @@ def test_what_the_page_can_draw_itself_sends_nothing(encoder):
     explorer.temperature, explorer.causal = 0.5, True
     assert views == []
     assert explorer.weights[0, 0, 0] == 1  # Python's own weights follow all the same
-    heard = explorer._heard
-    explorer.text += " "  # the same words: the page hears at least that it was heard
-    assert views == [] and explorer._heard == heard + 1
+    explorer.set_state({"text": TEXT + " ", "_asked": 7})
+    # the same words: the page hears at least that it was heard, and what is set now
+    assert views == [] and explorer._heard["asked"] == 7
+    assert explorer._heard["settings"].items() >= {"text": TEXT + " ", "temperature": 0.5}.items()
     explorer.d_model = 72
     assert len(views) == 1
 

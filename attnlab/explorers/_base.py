@@ -41,7 +41,8 @@ def colours() -> list[tuple[int, int, int]]:
 
 def setting(trait: traitlets.TraitType) -> traitlets.TraitType:
     """A trait that a control moves. The page knows what it sent: no echo, which would cost a drag
-    half its speed and pull the slider back under the hand."""
+    half its speed and pull the slider back under the hand. (`Explorer.set_state` tells it once it
+    is at rest.)"""
     return trait.tag(sync=True, echo_update=False)
 
 
@@ -80,7 +81,8 @@ class Explorer(anywidget.AnyWidget):
 
     _ui = traitlets.Dict().tag(sync=True)
     _view = traitlets.Bytes().tag(sync=True)
-    _heard = traitlets.Int().tag(sync=True)  # counts answers that change nothing in the picture
+    _asked = setting(traitlets.Int())  # the page counts its changes
+    _heard = traitlets.Dict({"asked": 0, "settings": {}}).tag(sync=True)  # the answer to them
 
     def __init__(self, **settings):
         self._lock = threading.RLock()  # JupyterLab runs widget messages in a thread of their own
@@ -117,7 +119,6 @@ class Explorer(anywidget.AnyWidget):
         with self._lock:
             settings = tuple(getattr(self, name) for name in self.SETTINGS)
             if settings == self._drawn:
-                self._heard += 1
                 return
             self._drawn = settings
             state = ""
@@ -138,9 +139,16 @@ class Explorer(anywidget.AnyWidget):
             ui = {"controls": self._controls()}
             view = self._pack(state)
             with self.hold_sync():  # what changed, in one message
-                if ui == self._ui and view == self._view:
-                    self._heard += 1
                 self._ui, self._view = ui, view
+
+    def set_state(self, sync_data) -> None:
+        """The page's changes. It hears all that came of them in one message, with the settings as
+        they are now: one change may cause another while a third is on its way."""
+        with self._lock, self.hold_sync():
+            super().set_state(sync_data)
+            moved = self.traits(sync=True, echo_update=False)
+            settings = {name: getattr(self, name) for name in moved if not name.startswith("_")}
+            self._heard = {"asked": self._asked, "settings": settings}
 
     def _again(self) -> None:
         """Draw although no setting changed."""

@@ -42,7 +42,7 @@ function attend(scores, heads, n, temperature, causal, weights) {
   return { weights, entropy, top: roundUp(top), most, masked };
 }
 
-function attentionPicture(model, host) {
+function attentionPicture(model, host, send) {
   const grid = make("div", {
     class: "al-heads", role: "radiogroup", "aria-label": "Head to enlarge",
   }, make("p", { class: "al-heads-title" }, "All heads: number, and entropy in nats"));
@@ -74,10 +74,7 @@ function attentionPicture(model, host) {
     heads.push({ button, entropy, fill, paint: heatmap(small) });
   }
 
-  function choose(index) {
-    model.set("head", index);
-    model.save_changes();
-  }
+  const choose = (head) => send({ head });
 
   // Text and arcs cost more than the maps: with many tokens they follow a drag less often.
   function drawDetail() {
@@ -139,16 +136,10 @@ function attentionPicture(model, host) {
   });
   const local = ["change:temperature", "change:causal", "change:head"];
   for (const event of local) model.on(event, repaint);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(map.plot);
-  const themed = new MutationObserver(repaintDetail); // JupyterLab's theme is an attribute
-  themed.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
   return {
     draw,
     close() {
       for (const event of local) model.off(event, repaint);
-      resized.disconnect();
-      themed.disconnect();
     },
   };
 }

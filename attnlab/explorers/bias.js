@@ -79,7 +79,7 @@ function biasPicture(model, host) {
       const told = j < 0 || j >= n ? "no such key" : `weight ${w.toFixed(4)}`;
       return `offset ${signed(marked)}, head ${view.head}: bias ${short(numbers[at])}, ${told}`;
     }
-    return "Point at a map or a curve, or use the arrow keys on a map.";
+    return "Point at a map or a curve, or use the arrow keys on it.";
   }
 
   const describe = whenQuiet(() => {
@@ -138,9 +138,7 @@ function biasPicture(model, host) {
     describe();
   }
   const repaint = onceAFrame(() => view && draw(view));
-  const resized = new ResizeObserver(repaint);
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

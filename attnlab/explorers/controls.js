@@ -7,9 +7,27 @@ function controlPanel(model, host) {
   let timer;
   const panel = {
     onSilence: null,
-    answered() {
+    // Changes settings. A `local` one is drawn by the page itself; Python hears of it when the hand
+    // rests. Returns the number of the change.
+    send(values, local = false) {
+      const number = model.get("_asked") + 1;
+      model.set({ ...values, _asked: number });
+      if (local) tell();
+      else ask();
+      return number;
+    },
+    // Python has answered. If that was to the newest change, its settings are the ones that hold:
+    // one change may have caused another while a third was on its way.
+    heard() {
       clearTimeout(timer);
       timer = undefined;
+      const { asked, settings } = model.get("_heard");
+      if (asked !== model.get("_asked")) return wait();
+      const other = Object.entries(settings).filter(
+        ([name, value]) => JSON.stringify(model.get(name)) !== JSON.stringify(value));
+      if (!other.length) return;
+      model.set(Object.fromEntries(other));
+      model.save_changes();
     },
     close() {
       clearTimeout(timer);
@@ -21,20 +39,16 @@ function controlPanel(model, host) {
   // builds a backlog, and its last value always arrives.
   const ask = () => {
     model.save_changes();
-    if (timer === undefined) timer = setTimeout(() => panel.onSilence?.(), 6000);
+    wait();
   };
-  // A `local` setting is drawn by the page itself; Python hears of it when the hand rests.
+  const wait = () => (timer ??= setTimeout(() => panel.onSilence?.(), 6000));
   const tell = whenQuiet(() => model.save_changes(), 150);
-  const send = (spec, value) => {
-    model.set(spec.name, value);
-    if (spec.local) tell();
-    else ask();
-  };
   const refresh = () => {
     for (const spec of model.get("_ui").controls) {
       let part = parts.get(spec.name);
       if (!part) {
-        part = CONTROL[spec.kind](spec, (value) => send(spec, value));
+        part = CONTROL[spec.kind](
+          spec, (value) => panel.send({ [spec.name]: value }, part.spec.local));
         part.input.dataset.control = spec.name;
         part.show = () => part.update(part.spec.fixed ?? model.get(spec.name));
         parts.set(spec.name, part);

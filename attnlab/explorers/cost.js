@@ -10,7 +10,7 @@ function costPicture(model, host) {
   host.append(
     make("div", { class: "al-maps al-even al-cost" },
       make("div", {}, caption, canvas, timing),
-      make("div", { class: "al-boxes", style: "overflow-x: auto" },
+      make("div", { class: "al-boxes" },
         make("table", { class: "al-costs al-parts" },
           make("thead", {}, make("tr", {},
             ...heads.map((name) => make("th", { scope: "col" }, name)))),
@@ -150,9 +150,7 @@ function costPicture(model, host) {
   const describe = whenQuiet(() => setAttribute(canvas, "aria-label",
     `Roofline of ${view.device}: ${view.roof_text}, ${view.slope_text}, ${view.ridge_text}. ` +
     `${view.told}: ${view.total[3]} FLOP per byte, limited by ${view.which}. ${view.timing}`), 200);
-  const resized = new ResizeObserver(onceAFrame(() => view && drawRoof()));
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

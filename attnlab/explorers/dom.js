@@ -89,7 +89,8 @@ function unpack(bytes) {
 }
 
 // The frame around every explorer: controls, a message line, the picture, notes. `picture` builds
-// into its host and returns `draw(view)` and `close()`.
+// into its host and returns `draw(view)`, and `close()` if it listens to the model; with `send({ setting: value })` it changes
+// settings itself, and learns the number that `_heard.asked` reaches when Python has answered.
 function explorer(model, el, title, picture) {
   const controls = make("div", { class: "al-controls" });
   const message = make("p", { class: "al-message", role: "status", hidden: true });
@@ -100,7 +101,7 @@ function explorer(model, el, title, picture) {
   el.append(root);
 
   const panel = controlPanel(model, controls);
-  const shown = picture(model, stage);
+  const shown = picture(model, stage, panel.send);
   let view = null;
   const paint = onceAFrame(() => {
     if (!view) return;
@@ -112,8 +113,16 @@ function explorer(model, el, title, picture) {
     setText(notes, view.notes.join(" "));
     if (!view.empty) shown.draw(view);
   });
+  // A drawing depends on its size on the screen, and on the colours of JupyterLab's theme, which is
+  // an attribute. While it changes JupyterLab hides everything for a moment: no size to draw to.
+  const redraw = onceAFrame(() => view && !view.empty && shown.draw(view));
+  const resized = new ResizeObserver(redraw);
+  for (const node of [stage, ...stage.querySelectorAll("canvas, .al-plot, .al-boxes")])
+    resized.observe(node);
+  const themed = new MutationObserver(whenQuiet(redraw, 300));
+  themed.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
+
   const changed = () => {
-    panel.answered();
     view = unpack(model.get("_view"));
     paint();
   };
@@ -122,7 +131,7 @@ function explorer(model, el, title, picture) {
     setText(message, "No answer from the kernel yet. If nothing runs, run this cell again.");
   };
   const heard = () => {
-    panel.answered();
+    panel.heard();
     paint();
   };
   model.on("change:_view", changed);
@@ -131,7 +140,9 @@ function explorer(model, el, title, picture) {
   return () => {
     model.off("change:_view", changed);
     model.off("change:_heard", heard);
+    resized.disconnect();
+    themed.disconnect();
     panel.close();
-    shown.close();
+    shown.close?.();
   };
 }

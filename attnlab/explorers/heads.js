@@ -8,7 +8,7 @@ const HEAD_COLOURS = {
   gold: "gold mass",
 };
 
-function headsPicture(model, host) {
+function headsPicture(model, host, send) {
   const title = make("p", { class: "al-heads-title" });
   const grid = make("div", {
     class: "al-headgrid al-boxes", role: "radiogroup",
@@ -45,11 +45,7 @@ function headsPicture(model, host) {
   const relation = () => view.relations.find((r) => r.name === model.get("relation"));
   const digits = (value, count) => (value === null ? "–" : value.toFixed(count));
 
-  function choose(layer, head) {
-    model.set("layer", layer);
-    model.set("head", head);
-    model.save_changes();
-  }
+  const choose = (layer, head) => send({ layer, head });
 
   function addHead(layer, head) {
     const small = make("canvas", { class: "al-map", "aria-hidden": "true", width: 1, height: 1 });
@@ -232,13 +228,10 @@ function headsPicture(model, host) {
   });
   const local = ["layer", "head", "colour", "relation", "gold_links"].map((n) => `change:${n}`);
   for (const event of local) model.on(event, repaint);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(map.plot);
   return {
     draw,
     close() {
       for (const event of local) model.off(event, repaint);
-      resized.disconnect();
     },
   };
 }

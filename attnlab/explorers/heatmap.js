@@ -18,6 +18,12 @@ function colourIndex(value, top) {
   return i > 255 ? 255 : i | 0;
 }
 
+// The class of a number on such a colour: white up to 120, black from there on. Either contrast is
+// at least 4.5 : 1.
+function onColour(index) {
+  return index > 120 ? "al-on-bright" : "";
+}
+
 // A function that paints rows × columns numbers, from `start` on, into the canvas. Negative marks a
 // masked cell, which stays transparent.
 function heatmap(canvas) {

@@ -26,15 +26,19 @@ function lineSwatch(colour, dash) {
   return svg;
 }
 
-// `place(x)` is told where the pointer is (null: nowhere). draw() takes
+// `place(x)` is told where the pointer is, or where the arrow keys are (null: nowhere). draw() takes
 // { lines: [{ x, y, strong, dash }], x: [low, high], y: [low, high], xLabel, yLabel, borders,
 // marked, xTicks, yTicks, xText, yText };
 // x of a line is its first place, the others follow in steps of one, or it is the list of all places;
 // NaN leaves a gap. A line may have a colour of its own, and a band { low, high } of that colour.
 // xText and yText say what stands at a tick (for logarithmic axes), else its number does.
-function linePlot(place = () => {}) {
+function linePlot(place) {
   const canvas = make("canvas", { class: "al-lines", role: "img" });
-  const node = make("div", { class: "al-line-plot" }, canvas);
+  const keys = place && {
+    tabIndex: 0, role: "group", ...OWN_KEYS,
+    "aria-label": "Plot. The left and right arrow keys read values, Escape ends it.",
+  };
+  const node = make("div", { class: "al-line-plot", ...keys }, canvas);
   let shown = null;
   const sides = { left: 58, right: 18, top: 10, bottom: 40 };
 
@@ -136,13 +140,30 @@ function linePlot(place = () => {}) {
       c.stroke();
     }
   }
+  // The nearest place of a line's point to the left or to the right of the mark.
+  function beside(step) {
+    const places = shown.lines.flatMap((line) =>
+      Array.from(line.y, (_, i) => (Array.isArray(line.x) ? line.x[i] : line.x + i)));
+    const inside = places.filter((x) => x >= shown.x[0] && x <= shown.x[1]);
+    if (shown.marked == null) return step > 0 ? Math.min(...inside) : Math.max(...inside);
+    const further = inside.filter((x) => step * (x - shown.marked) > 1e-9);
+    if (!further.length) return shown.marked;
+    return step > 0 ? Math.min(...further) : Math.max(...further);
+  }
+
+  node.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!place || !shown || (!step && event.key !== "Escape")) return;
+    event.preventDefault();
+    place(step ? beside(step) : null);
+  });
   canvas.addEventListener("pointermove", (event) => {
-    if (!shown) return;
+    if (!place || !shown) return;
     const box = canvas.getBoundingClientRect();
     const at = ((event.clientX - box.left) * canvas.clientWidth) / box.width; // slides are zoomed
     const share = (at - sides.left) / (canvas.clientWidth - sides.left - sides.right);
     place(share < 0 || share > 1 ? null : shown.x[0] + share * (shown.x[1] - shown.x[0]));
   });
-  canvas.addEventListener("pointerleave", () => place(null));
+  canvas.addEventListener("pointerleave", () => place?.(null));
   return { node, draw, describe: (text) => setAttribute(canvas, "aria-label", text) };
 }

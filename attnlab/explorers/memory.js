@@ -12,7 +12,7 @@ function memoryPicture(model, host) {
   const readout = make("p", { class: "al-readout", "aria-live": "polite" });
   const header = make("tr", {});
   const body = make("tbody");
-  const table = make("div", { class: "al-boxes", style: "overflow-x: auto" },
+  const table = make("div", { class: "al-boxes" },
     make("table", { class: "al-race" }, make("thead", {}, header), body));
   host.append(caption, plot.node, readout, table);
 
@@ -35,7 +35,7 @@ function memoryPicture(model, host) {
   }
 
   function words() {
-    if (at === null) return "Point at the plot to read values.";
+    if (at === null) return "Point at the plot to read values, or use the arrow keys on it.";
     const told = view.names
       .map((name, i) => [name, line(i)[at]])
       .filter(([, y]) => !Number.isNaN(y))
@@ -57,7 +57,7 @@ function memoryPicture(model, host) {
         x: view.x, y: line(i), strong: true, colour: view.looks[i][0], dash: view.looks[i][1],
       }))],
       x, y: view.y, xLabel: "tokens", yLabel: view.yLabel, borders: [view.at],
-      xTicks: marks(x, 9), xText: tokens, yTicks: marks(view.y, 8), yText: amount,
+      xTicks: marks(x, Math.min(9, plot.node.clientWidth / 60)), xText: tokens, yTicks: marks(view.y, 8), yText: amount,
       marked: at === null ? null : view.x[at],
     });
     setText(readout, words());
@@ -76,9 +76,7 @@ function memoryPicture(model, host) {
   const repaint = onceAFrame(() => view && draw(view));
   const describe = whenQuiet(() => plot.describe(
     `${view.told}: ${view.names.join(", ")}. The table below has the numbers.`), 200);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

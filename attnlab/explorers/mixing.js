@@ -53,9 +53,7 @@ function mixingPicture(model, host) {
     describe();
   }
 
-  const resized = new ResizeObserver(onceAFrame(() => view && draw(view)));
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

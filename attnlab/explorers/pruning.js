@@ -1,6 +1,6 @@
 // The Pruning Explorer: accuracy against heads kept, and the heads as buttons.
 
-function pruningPicture(model, host) {
+function pruningPicture(model, host, send) {
   const fact = make("p", { class: "al-readout", "aria-live": "polite" });
   const lines = linePlot((x) => {
     pointed = x === null || !view ? null : Math.max(0, Math.min(view.n, Math.round(x)));
@@ -27,10 +27,10 @@ function pruningPicture(model, host) {
   let built = "";
 
   function toggle(h) {
-    const before = view.random ? 2 ** view.n - 1 : view.choice;
-    model.set("own", before ^ (1 << h));
-    model.set("criterion", "own");
-    model.save_changes();
+    // A click before the last one was answered must not undo it.
+    const shown = view.random ? 2 ** view.n - 1 : view.choice;
+    const before = model.get("criterion") === "own" ? model.get("own") : shown;
+    send({ own: before ^ (1 << h), criterion: "own" });
   }
 
   function build() {
@@ -96,9 +96,7 @@ function pruningPicture(model, host) {
     const told = curve ? ` ${curve[1]}: ${curve[2].map((y, k) => `${k} heads ${y.toFixed(2)}`).join(", ")}.` : "";
     lines.describe(`Accuracy against heads kept.${told} ${view.fact}`);
   }, 200);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

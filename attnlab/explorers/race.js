@@ -12,7 +12,7 @@ function racePicture(model, host) {
   const readout = make("p", { class: "al-readout", "aria-live": "polite" });
   const header = make("tr", {});
   const body = make("tbody");
-  const table = make("div", { class: "al-boxes", style: "overflow-x: auto" },
+  const table = make("div", { class: "al-boxes" },
     make("table", { class: "al-race" }, make("thead", {}, header), body));
   host.append(caption, plot.node, readout, table);
 
@@ -22,7 +22,7 @@ function racePicture(model, host) {
   };
 
   function words() {
-    if (at === null) return "Point at the plot to read values.";
+    if (at === null) return "Point at the plot to read values, or use the arrow keys on it.";
     const told = view.names
       .map((name, i) => [name, line(i, 0)[at]])
       .filter(([, y]) => !Number.isNaN(y))
@@ -62,9 +62,7 @@ function racePicture(model, host) {
   const describe = whenQuiet(() => plot.describe(
     `${view.yLabel} against ${view.xLabel}: ${view.names.join(", ")}. The table below has the ` +
     "numbers."), 200);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

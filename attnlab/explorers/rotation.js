@@ -1,7 +1,7 @@
 // The Rotation Explorer: one pair of channels on a circle, the score against the offset, and the
 // wavelengths of all pairs. Python sends every number; here they are only drawn.
 
-function rotationPicture(model, host) {
+function rotationPicture(model, host, send) {
   const mark = (colour, text, dashed) => {
     const line = make("i", { class: dashed ? "al-key al-key-dashed" : "al-key" });
     line.style.color = `var(--al-${colour})`;
@@ -38,6 +38,7 @@ function rotationPicture(model, host) {
     const c = canvas.getContext("2d");
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     c.clearRect(0, 0, width, height);
+    c.lineWidth = 1; // as the last drawing did not leave it
     c.font = `14px ${getComputedStyle(host).fontFamily}`;
     return { c, width, height };
   };
@@ -195,9 +196,7 @@ function rotationPicture(model, host) {
     const box = waves.getBoundingClientRect();
     const at = ((event.clientX - box.left) * waves.clientWidth) / box.width; // slides are zoomed
     const i = Math.floor(((at - left) / (waves.clientWidth - left - 8)) * view.pairs);
-    if (i < 0 || i >= view.pairs) return;
-    model.set("pair", i);
-    model.save_changes();
+    if (i >= 0 && i < view.pairs) send({ pair: i });
   });
 
   function draw(next) {
@@ -212,9 +211,7 @@ function rotationPicture(model, host) {
       facts.replaceChildren(...view.lines.map((each) => make("span", {}, each)));
     facts.dataset.text = text;
   }
-  const resized = new ResizeObserver(onceAFrame(() => view && draw(view)));
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

@@ -59,9 +59,7 @@ function shapesPicture(model, host) {
           make("span", {}, `${((100 * number) / total).toFixed(1)} %`)));
     }));
   }
-  const resized = new ResizeObserver(onceAFrame(() => view && draw(view)));
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

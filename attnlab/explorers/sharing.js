@@ -98,9 +98,7 @@ function sharingPicture(model, host) {
         make("td", {}, all),
         make("td", {}, share === null ? "–" : `${Number(share.toPrecision(3))} %`))));
   }
-  const resized = new ResizeObserver(onceAFrame(() => view && draw(view)));
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

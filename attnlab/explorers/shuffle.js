@@ -1,6 +1,6 @@
 // The Shuffle Explorer: the words before, the words now (to be moved), and how far outputs moved.
 
-function shufflePicture(model, host) {
+function shufflePicture(model, host, send) {
   const button = (text, act) => {
     const node = make("button", { type: "button", class: "al-button", ...OWN_KEYS }, text);
     node.addEventListener("click", act);
@@ -46,33 +46,38 @@ function shufflePicture(model, host) {
   function set(order) {
     if (!view) return;
     picked = null;
-    model.set("order", order);
-    model.save_changes();
+    send({ order });
   }
 
   const typed = () => view.words.map((_, i) => i);
 
+  // The words as the next move finds them: the last one need not have been answered.
+  function present() {
+    const order = model.get("order");
+    return (order.length === view.n ? order : view.order).slice();
+  }
+
   function swapped(a, b) {
-    const order = view.order.slice();
+    const order = present();
     [order[a], order[b]] = [order[b], order[a]];
     return order;
   }
 
   function movedTo(from, to) {
-    const order = view.order.slice();
+    const order = present();
     order.splice(to, 0, ...order.splice(from, 1));
     return order;
   }
 
   // Another order than the present one, if there is any.
   function shuffled() {
-    const order = view.order.slice();
+    const [before, order] = [present(), present()];
     do {
       for (let i = order.length - 1; i > 0; i--) {
         const j = Math.floor(Math.random() * (i + 1));
         [order[i], order[j]] = [order[j], order[i]];
       }
-    } while (order.length > 1 && order.every((word, i) => word === view.order[i]));
+    } while (order.length > 1 && order.every((word, i) => word === before[i]));
     return order;
   }
 
@@ -171,8 +176,7 @@ function shufflePicture(model, host) {
     cells.style.gridTemplateColumns = `repeat(${n}, 1fr)`;
     for (let i = 0; i < 2 * n; i++) {
       setText(cells.children[i], written(numbers[i]));
-      const bright = colourIndex(numbers[i], view.top) > 140;
-      setAttribute(cells.children[i], "class", bright ? "al-on-bright" : "");
+      setAttribute(cells.children[i], "class", onColour(colourIndex(numbers[i], view.top)));
     }
     const pooled = numbers[2 * n];
     mean.style.width = `${Math.min(100, (100 * pooled) / view.top)}%`;
@@ -183,9 +187,7 @@ function shufflePicture(model, host) {
       `How far each output moved. ${view.verdict} Mean of all: ${written(pooled)}.`);
     drawLines();
   }
-  const resized = new ResizeObserver(onceAFrame(() => view && drawLines()));
-  resized.observe(lines);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

@@ -1,7 +1,7 @@
 // The Structure Explorer: a tree or a graph with buttons to edit it, the positions of its nodes, a
 // map of pairs, and the weights.
 
-function structurePicture(model, host) {
+function structurePicture(model, host, send) {
   const SVG = "http://www.w3.org/2000/svg";
   const HEIGHT = 330;
   function shape(tag, attributes, text) {
@@ -47,7 +47,7 @@ function structurePicture(model, host) {
         cells.style.fontSize = `${Math.min(15, 0.4 * tall, 0.3 * (width / m))}px`;
         cells.replaceChildren(...texts.flatMap((line, i) => line.map((text, j) => {
           const value = numbers[start + i * m + j];
-          const name = value < 0 ? "al-none" : colourIndex(value, top) > 140 ? "al-on-bright" : "";
+          const name = value < 0 ? "al-none" : onColour(colourIndex(value, top));
           return make("span", { class: name }, text);
         })));
       },
@@ -86,24 +86,28 @@ function structurePicture(model, host) {
       pairs.node, make("div", {}, weights.node, pointed)));
 
   let view = null;
-  let edits = 0;
+  const waiting = []; // what was clicked while an edit is with Python, which may renumber nodes
+  let edited = 0; // number of the last edit's message
   let focus = false; // a key moved the choice: the new node takes the focus
 
   const short = (v) => String(Number(v.toPrecision(3))).replace("-", "−");
   const chosen = () => Math.max(0, Math.min(view.n - 1, model.get("selected")));
 
-  function edit(what) {
-    if (!view) return;
-    edits = Math.max(edits, model.get("_edit")[0] ?? 0) + 1;
-    const other = partner.value === "" ? chosen() : Number(partner.value);
-    model.set("_edit", [edits, what, chosen(), other]);
-    model.save_changes();
+  function goOn() {
+    while (waiting.length && model.get("_heard").asked >= edited) waiting.shift()();
   }
 
-  function select(i) {
-    model.set("selected", i);
-    model.save_changes();
+  function soon(act) {
+    if (waiting.length < 3) waiting.push(act); // a key held down must not go on for long
+    if (view) goOn();
   }
+
+  const edit = (what) => soon(() => {
+    const other = partner.value === "" ? chosen() : Number(partner.value);
+    edited = send({ _edit: [(model.get("_edit")[0] ?? 0) + 1, what, chosen(), other] });
+  });
+
+  const select = (i) => soon(() => send({ selected: Math.min(i, view.n - 1) }));
 
   function drawNodes() {
     const width = Math.max(240, picture.clientWidth);
@@ -190,6 +194,7 @@ function structurePicture(model, host) {
     setText(weights.caption, `Weights: the head looks for ${view.head}`);
     setText(readout, view.words[chosen()]);
     drawDetail();
+    goOn();
   }
   const repaint = onceAFrame(() => view && draw(view));
   const repaintDetail = onceAFrame(() => view && drawDetail());
@@ -202,13 +207,10 @@ function structurePicture(model, host) {
     select((chosen() + step + view.n) % view.n);
   });
   model.on("change:selected", repaint);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(host);
   return {
     draw,
     close() {
       model.off("change:selected", repaint);
-      resized.disconnect();
     },
   };
 }

@@ -160,7 +160,7 @@ class StructureExplorer(Explorer):
     pairs = setting(traitlets.Unicode())
     decay = setting(traitlets.Float())
     n_vectors = setting(traitlets.Int())
-    selected = traitlets.Int().tag(sync=True)  # an edit may select another node: the page hears it
+    selected = setting(traitlets.Int())
     _edit = setting(traitlets.List())  # [number, what, node, other node], from the page's buttons
 
     def __init__(
@@ -224,9 +224,10 @@ class StructureExplorer(Explorer):
                 history.past.append(history.now)
                 history.now = new
             self._told = told
-            with self.hold_trait_notifications():
+            if selected == self.selected:
+                self._again()
+            else:
                 self.selected = selected
-            self._again()
             self._told = ""
 
     def _node(self, node: int) -> int:

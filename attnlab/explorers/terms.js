@@ -1,7 +1,7 @@
 // The Terms Explorer: the terms of a head's scores small, each with a switch, and the weights that
 // the chosen ones make, large.
 
-function termsPicture(model, host) {
+function termsPicture(model, host, send) {
   const map = tokenMap("Weights.", () => repaintDetail());
   const readout = make("p", { class: "al-readout", "aria-live": "polite" });
   const title = make("p", { class: "al-heads-title" });
@@ -32,10 +32,7 @@ function termsPicture(model, host) {
       make("span", { class: "al-term-name" }, name),
       make("span", { class: "al-term-map" }, canvas),
       make("span", { class: "al-term-share" }, make("span", { class: "al-term-bar" }, bar), share));
-    button.addEventListener("click", () => {
-      model.set(control, !model.get(control));
-      model.save_changes();
-    });
+    button.addEventListener("click", () => send({ [control]: !model.get(control) }));
     return { name, button, bar, share, paint: heatmap(canvas) };
   }
 
@@ -141,13 +138,10 @@ function termsPicture(model, host) {
 
   const local = ["head", "centred", "cc", "cp", "pc", "pp", "rest"].map((n) => `change:${n}`);
   for (const event of local) model.on(event, repaint);
-  const resized = new ResizeObserver(repaint);
-  resized.observe(map.plot);
   return {
     draw,
     close() {
       for (const event of local) model.off(event, repaint);
-      resized.disconnect();
     },
   };
 }

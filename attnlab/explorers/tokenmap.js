@@ -22,7 +22,8 @@ function tokenMap(label, changed) {
   const cursor = make("div", { class: "al-cursor", hidden: true });
   const plot = make("div", {
     class: "al-plot", tabIndex: 0, role: "group", ...OWN_KEYS,
-    "aria-label": `${label} Arrow keys move over queries and keys, Escape leaves them.`,
+    "aria-label": `${label} Arrow keys move over queries and keys, and left of the first key to ` +
+      "the whole row; Escape leaves them.",
   }, canvas, cells, cursor);
   const scale = legend("weight");
   const node = make("div", { class: "al-large" }, caption,
@@ -98,7 +99,7 @@ function tokenMap(label, changed) {
         const w = weights[start + i];
         const span = cells.children[i];
         setText(span, w < 0 ? "" : w.toFixed(2));
-        setAttribute(span, "class", colourIndex(w, map.top) > 140 ? "al-on-bright" : "");
+        setAttribute(span, "class", onColour(colourIndex(w, map.top)));
       }
     },
 
@@ -137,9 +138,10 @@ function tokenMap(label, changed) {
     const step = ARROWS[event.key];
     if (!n || (!step && event.key !== "Escape")) return;
     event.preventDefault();
-    if (!step) map.point(null, null);
-    else if (map.query === null || map.key === null) map.point(map.query ?? 0, 0);
-    else map.point(inside(map.query + step[0]), inside(map.key + step[1]));
+    if (!step) return map.point(null, null);
+    if (map.query === null) return map.point(0, 0);
+    const key = (map.key ?? -1) + step[1]; // left of the first key is the whole row
+    map.point(inside(map.query + step[0]), key < 0 ? null : inside(key));
   });
   return map;
 }

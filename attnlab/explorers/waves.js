@@ -8,7 +8,7 @@ function roundLabels(n) {
   return labels;
 }
 
-function wavesPicture(model, host) {
+function wavesPicture(model, host, send) {
   const caption = make("p", { class: "al-caption" });
   const rows = axis("rows");
   const columns = axis("columns");
@@ -121,12 +121,8 @@ function wavesPicture(model, host) {
     product.describe(`Dot product of two codes against their offset. ${words()}`);
   }, 200);
 
-  function go(p, pair) {
-    const inside = (v, last) => Math.max(0, Math.min(last, v));
-    model.set("position", inside(p, view.n - 1));
-    model.set("pair", inside(pair, view.d / 2 - 1));
-    model.save_changes();
-  }
+  const inside = (v, count) => Math.max(0, Math.min(count - 1, v));
+  const go = (p, pair) => send({ position: inside(p, view.n), pair: inside(pair, view.d / 2) });
   plot.addEventListener("click", (event) => {
     if (!view) return;
     go(...cellAt(event, plot, view.n, view.d / 2));
@@ -135,11 +131,10 @@ function wavesPicture(model, host) {
     const step = ARROWS[event.key];
     if (!view || !step) return;
     event.preventDefault();
-    go(view.position + step[0], view.pair + step[1]);
+    go(inside(model.get("position"), view.n) + step[0],
+      inside(model.get("pair"), view.d / 2) + step[1]);
   });
-  const resized = new ResizeObserver(repaint);
-  resized.observe(host);
-  return { draw, close: () => resized.disconnect() };
+  return { draw };
 }
 
 export default {

@@ -203,7 +203,7 @@ async function bakedExplorer(model, base64) {
     });
     model.put("_ui", { controls });
     model.put("_view", view);
-    model.put("_heard", (model.get("_heard") ?? 0) + 1);
+    model.put("_heard", { asked: model.get("_asked"), settings: {} });
   };
 
   const written = (spec, value) => {
@@ -248,7 +248,8 @@ async function bakedExplorer(model, base64) {
     return remark;
   };
 
-  model.answer = (moved) => setTimeout(() => {
+  model.answer = (changed) => setTimeout(() => {
+    const moved = changed.filter((name) => name !== "_asked"); // the page's own count
     let said = "";
     if (table.leads) {
       if (moved.includes("kind") || moved.includes("example")) {

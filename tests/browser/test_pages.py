@@ -18,6 +18,7 @@ ANSWER = """async ([name, moves]) => {
     const {model} = document.querySelector(`[data-widget="${name}"]`);
     const heard = model.get('_heard');
     for (const [trait, value] of Object.entries(moves)) model.set(trait, value);
+    model.set('_asked', model.get('_asked') + 1);
     model.save_changes();
     while (model.get('_heard') === heard) await new Promise((done) => setTimeout(done, 5));
     const view = model.get('_view');

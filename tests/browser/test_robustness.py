@@ -1,0 +1,175 @@
+"""What students do to explorers: every one that attnlab.explorers exports, in one page."""
+
+import os
+
+import pytest
+from all_explorers import CLIPPED, DIFFERENCE, FAINT, STORMS, WRONG_CONTROLS, open_all
+from test_notebooks import MOVE
+
+from explorer_samples import NAMES
+
+pytestmark = pytest.mark.browser
+
+WEEKLY = os.environ.get("ATTNLAB_WEEKLY", "") not in ("", "0")
+
+
+@pytest.fixture(scope="module")
+def everything(browser, lab, root):
+    page = browser.page()
+    yield open_all(lab, root, page)
+    page.context.close()
+    lab.stop_kernels()
+
+
+@pytest.fixture
+def shown(everything):
+    everything.page.errors.clear()
+    yield everything
+    assert everything.page.errors == []
+    assert everything.page.locator(".jp-Dialog").count() == 0
+
+
+@pytest.mark.parametrize("seed", range(5) if WEEKLY else [0])
+def test_any_order_of_events_with_a_slow_kernel(shown, seed):
+    """At all explorers at once: each waits for the pictures of the others, too."""
+    shown.run("starts.clear()\nfor name in NAMES: slow(name, 0.05)")
+    try:
+        last = shown.page.evaluate(STORMS, [seed, 40])
+        shown.quiet()
+    finally:
+        shown.run("for name in NAMES: del one[name]._picture")
+        shown.run("one['StructureExplorer']._again()")  # what its last edit led to has been told
+    late = shown.ask(f"[name for name, start in starts if start > {last}]")
+    found = shown.ask("{name: compare(name) for name in NAMES}")
+    shown.page.wait_for_timeout(500)  # what Python set in `two` is drawn
+    wrong = {}
+    for i, name in enumerate(NAMES):
+        now = found[name]["wrong"]
+        now += shown.page.evaluate(WRONG_CONTROLS, [2 * i, found[name]["specs"]])
+        if (message := shown.root(name).locator(".al-message").inner_text()) != (
+            told := found[name]["message"]
+        ):
+            now.append(f"the message is {message!r}, not {told!r}")
+        if late.count(name) > 5:
+            now.append(f"{late.count(name)} pictures after the last event")
+        if not found[name]["state"] and shown.page.evaluate(DIFFERENCE, i):
+            shown.page.wait_for_timeout(2000)
+            now += shown.page.evaluate(DIFFERENCE, i)
+        wrong |= {name: now} if now else {}
+    assert wrong == {}
+    assert len(shown.ask("starts")) > len(NAMES)
+
+
+CLICKS = {  # presses in the picture, faster than the kernel answers; what must come of all of them
+    "ShuffleExplorer": (
+        "words[0].focus(); for (const _ of '123') press('ArrowRight')", "order", [1, 2, 3, 0, 4]),
+    "PruningExplorer": (
+        "buttons[0].click(); buttons[1].click(); buttons[3].click()", "own", 4),
+    "WavesExplorer": (
+        "plot.focus(); for (const _ of '123') press('ArrowDown')", "position", 13),
+    "StructureExplorer": (
+        "buttons[0].click(); buttons[0].click(); buttons[0].click()", "selected", 11),
+}  # fmt: skip
+SETTINGS = {
+    "ShuffleExplorer": "e.text = 'a b c d e'; e.order = [0, 1, 2, 3, 4]",
+    "PruningExplorer": "e.criterion, e.own = 'own', 15",
+    "WavesExplorer": "e.length, e.d_model, e.position, e.pair = 64, 32, 10, 3",
+    "StructureExplorer": "e.kind, e.example = 'tree', 'sentence'; e.reset(); e.selected = 1",
+}
+
+
+@pytest.mark.parametrize("name", CLICKS)
+def test_no_click_is_lost_with_a_slow_kernel(shown, name):
+    presses, setting, wanted = CLICKS[name]
+    shown.run(f"e = one[{name!r}]\n{SETTINGS[name]}")
+    shown.page.wait_for_timeout(500)
+    shown.run(f"slow({name!r}, 0.3)")
+    try:
+        shown.root(name).evaluate(
+            """(root, presses) => {
+                const press = (key) => document.activeElement.dispatchEvent(
+                    new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+                const words = root.querySelectorAll('.al-word');
+                const buttons = root.querySelectorAll('.al-stage button');
+                const plot = root.querySelector('.al-plot');
+                eval(presses);
+            }""",
+            presses,
+        )
+        shown.until(lambda: shown.ask(f"one[{name!r}].{setting}") == wanted)
+    finally:
+        shown.run(f"del one[{name!r}]._picture")
+
+
+def test_moving_one_changes_no_other(shown):
+    """Neither its controls nor the pointer in its picture, in the page or in Python; the others are
+    of the same class and of all others."""
+    states = "[state(e[name]) for name in NAMES for e in (one, two)]"
+    shown.quiet()
+    looks, before = shown.looks(), shown.ask(states)
+    for i, name in enumerate(NAMES):
+        root = shown.root(name)
+        shown.acts(root, root.locator("[data-control]:enabled").first.evaluate, MOVE)
+        picture = root.locator(".al-stage :is(canvas, .al-box):visible").first
+        picture.hover()
+        shown.until(lambda i=i: shown.ask(f"state(one[NAMES[{i}]])") != before[2 * i])
+        now, after = shown.looks(), shown.ask(states)
+        assert [at for at, look in enumerate(now) if look != looks[at]] == [2 * i]
+        assert [at for at, told in enumerate(after) if told != before[at]] == [2 * i]
+        shown.page.mouse.move(1, 1)
+        shown.page.wait_for_timeout(250)  # descriptions come when all is quiet
+        looks, before = shown.looks(), after
+    for name in NAMES:  # the second of each pair answers, too
+        root = shown.root(name, 1)
+        shown.acts(root, root.locator("[data-control]:enabled").first.evaluate, MOVE)
+
+
+@pytest.fixture
+def themed(shown):
+    """A function that changes JupyterLab's theme."""
+
+    def change(name):
+        shown.page.evaluate(
+            "(theme) => jupyterapp.commands.execute('apputils:change-theme', {theme})", name
+        )
+        shown.page.wait_for_timeout(1000)
+
+    yield change
+    change("JupyterLab Light")
+
+
+def test_text_can_be_read_in_both_themes(shown, themed):
+    shown.run("for name in NAMES: copy(make(name), one[name])")
+    for plot in shown.page.locator(".attnlab .al-plot[tabindex]").all():
+        plot.press("ArrowRight")  # chosen tokens look otherwise
+    shown.root("ShuffleExplorer").locator(".al-word").first.click()
+    assert shown.page.evaluate(FAINT) == []
+    themed("JupyterLab Dark")
+    assert shown.page.evaluate(FAINT) == []
+
+
+def test_pictures_are_drawn_again_for_another_theme(shown, themed):
+    """JupyterLab hides them while it changes the theme."""
+    themed("JupyterLab Light")
+    before = shown.looks()
+    themed("JupyterLab Dark")
+    themed("JupyterLab Light")
+    other = [at for at, look in enumerate(shown.looks()) if look != before[at]]
+    assert [NAMES[at // 2] for at in other] == []
+
+
+@pytest.mark.parametrize("width, ratio", [(700, 2), (400, 1)])
+def test_nothing_is_clipped(shown, width, ratio):
+    """A browser zoomed to 200 % (half the width, two pixels each), and a very narrow one."""
+    client = shown.page.context.new_cdp_session(shown.page)
+    size = {"width": width, "height": 900, "deviceScaleFactor": ratio, "mobile": False}
+    try:
+        client.send("Emulation.setDeviceMetricsOverride", size)
+        shown.page.wait_for_timeout(1000)
+        assert shown.page.evaluate(CLIPPED) == []
+        root = shown.root("AttentionExplorer")
+        shown.acts(root, root.locator("[data-control=d_model]").press, "ArrowRight")
+        shown.acts(root, root.locator("[data-control=d_model]").press, "ArrowLeft")
+    finally:
+        client.send("Emulation.clearDeviceMetricsOverride")
+        shown.page.wait_for_timeout(500)
