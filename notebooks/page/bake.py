@@ -396,13 +396,18 @@ class StructureBaker(Baker):
         if explorer.kind == "graph":
             edits += [("connect", *pair) for pair in itertools.combinations(nodes, 2)]
         said: list[str] = []
-        explorer._again = lambda: said.append(explorer._told)  # no picture
+
+        def show(new, selected, told=""):
+            said.append(told)
+            type(explorer)._show(explorer, new, selected, told)
+
+        explorer._show, explorer._again = show, lambda: None  # no picture
         for what, *of in edits:
             getattr(explorer, what)(*of)
             selected = None if what == "connect" else explorer.selected
             found[" ".join([what, *map(str, of)])] = [explorer.structure, selected, said[-1]]
             explorer._history().now = here
-        del explorer._again
+        del explorer._show, explorer._again
         self.ways[*base, made] = found
         return found
 

@@ -28,7 +28,7 @@ ANSWER = """async ([name, moves]) => {
 }"""
 
 
-HEARD = """(name) => document.querySelector(`[data-widget="${name}"]`).model.get('_heard')"""
+HEARD = """(name) => document.querySelector(`[data-widget="${name}"]`).model.get('_heard').asked"""
 VIEW = """(name) => {
     const view = document.querySelector(`[data-widget="${name}"]`).model.get('_view');
     return [...new Uint8Array(view.buffer, view.byteOffset, view.byteLength)];
