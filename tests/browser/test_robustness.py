@@ -3,7 +3,18 @@
 import os
 
 import pytest
-from all_explorers import CLIPPED, DIFFERENCE, FAINT, STORMS, WRONG_CONTROLS, open_all
+from all_explorers import (
+    CLIPPED,
+    DIFFERENCE,
+    FAINT,
+    FOCUS,
+    LOOK,
+    NOTEBOOK,
+    STOPS,
+    STORMS,
+    WRONG_CONTROLS,
+    open_all,
+)
 from test_notebooks import MOVE
 
 from explorer_samples import NAMES
@@ -173,3 +184,43 @@ def test_nothing_is_clipped(shown, width, ratio):
     finally:
         client.send("Emulation.clearDeviceMetricsOverride")
         shown.page.wait_for_timeout(500)
+
+
+def try_keys(shown, root, kind) -> bool:
+    """Whether keys do something where the focus is."""
+    if kind not in ("text", "range", "group", "radio"):
+        return True  # the browser's own
+    before = root.evaluate(LOOK)
+    for key in ("b", "Escape", "Enter"):
+        shown.page.keyboard.press(key)
+    for key in {"text": "x", "range": ("Home", "End")}.get(kind, ("ArrowRight", "ArrowLeft")):
+        shown.page.keyboard.press(key)
+        for _ in range(20):
+            if root.evaluate(LOOK) != before:
+                return True
+            shown.page.wait_for_timeout(50)
+    return False
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keyboard_alone(shown, name):
+    """Tab reaches all that can be moved, in the order of the page, and leaves it again; the focus is
+    seen and has a name; keys work, and JupyterLab takes none of them."""
+    shown.run(f"copy(make({name!r}), one[{name!r}])")
+    shown.page.wait_for_timeout(300)
+    root = shown.root(name)
+    stops, notebook = root.evaluate(STOPS), shown.page.evaluate(NOTEBOOK)
+    controls = root.locator("[data-control]:enabled")
+    assert {c.get_attribute("data-control") for c in controls.all()} <= set(stops)
+    controls.first.focus()
+    reached, wrong = [], []
+    while (at := root.evaluate(FOCUS)) and len(reached) <= len(stops):
+        if at["stop"]:
+            reached.append(at["stop"])
+            wrong += [f"{at['stop']}: not {what}" for what in ("seen", "name", "own") if not at[what]]
+            if not try_keys(shown, root, at["kind"]):
+                wrong.append(f"{at['stop']}: keys do nothing")
+        shown.page.keyboard.press("Tab")
+    assert wrong == []
+    assert reached == stops
+    assert shown.page.evaluate(NOTEBOOK) == notebook
