@@ -285,7 +285,8 @@ class Page:
 
         def still():
             self.page.wait_for_timeout(500)  # longer than the pause after which a text is sent
-            before.append([self.ask("[len(starts), [e._asked for e in one.values()]]"), self.looks()])
+            told = self.ask("[len(starts), [e._asked for e in one.values()]]")
+            before.append([told, self.looks()])
             return len(before) > 1 and before[-1] == before[-2]
 
         self.until(still)
