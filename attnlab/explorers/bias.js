@@ -43,7 +43,10 @@ function biasPicture(model, host) {
   const bias = squareMap("Map of the bias", "bias");
   const weight = squareMap("Map of the weights", "weight");
   const readout = make("p", { class: "al-readout", "aria-live": "polite" });
-  const overOffset = (x) => mark(x === null ? null : Math.round(x));
+  const overOffset = (x) => {
+    query = key = null;
+    mark(x === null ? null : Math.round(x));
+  };
   const biasLines = linePlot(overOffset);
   const weightLines = linePlot(overOffset);
   const thick = make("p", { class: "al-notes" });

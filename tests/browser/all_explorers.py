@@ -219,6 +219,33 @@ CLIPPED = """() => [...document.querySelectorAll('.attnlab')].flatMap((root) => 
     return found.map((what) => `${root.ariaLabel}: ${what}`);
 })"""
 
+# What Tab must stop at, in order: everything that can take the focus, of a group of radio buttons
+# the chosen one.
+STOPS = """(root) => [...root.querySelectorAll('input, select, button, [tabindex]')]
+    .filter((e) => !e.disabled && e.tabIndex >= 0 && e.checkVisibility())
+    .map((e) => e.dataset.control ?? `${e.tagName} ${e.getAttribute('class')}`)"""
+# Where the focus is, whether that is seen, and what it is called.
+FOCUS = """(root) => {
+    const e = document.activeElement;
+    if (!root.contains(e)) return null;
+    const style = getComputedStyle(e);
+    const box = e instanceof SVGElement ? getComputedStyle(e.querySelector('rect')) : null;
+    return {
+        // null: a part with its own scroll bar
+        stop: e.matches('input, select, button, [tabindex]')
+            ? e.dataset.control ?? `${e.tagName} ${e.getAttribute('class')}` : null,
+        kind: e.type ?? e.getAttribute('role'),
+        own: Boolean(e.closest('[data-lm-suppress-shortcuts]')),  // keys are not JupyterLab's
+        seen: box ? parseFloat(box.strokeWidth) >= 4
+            : style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2,
+        name: (e.ariaLabel ?? e.labels?.[0]?.innerText ?? e.innerText).trim(),
+    };
+}"""
+# What JupyterLab's own keys would change.
+NOTEBOOK = """() => [notebook.content.widgets.length, notebook.content.mode,
+    notebook.content.activeCellIndex, notebook.content.activeCell.model.type,
+    document.querySelectorAll('.jp-Dialog').length]"""
+
 
 class Page:
     """The page with all explorers, and the kernel behind it."""
@@ -258,7 +285,8 @@ class Page:
 
         def still():
             self.page.wait_for_timeout(500)  # longer than the pause after which a text is sent
-            before.append([self.ask("[len(starts), [e._asked for e in one.values()]]"), self.looks()])
+            told = self.ask("[len(starts), [e._asked for e in one.values()]]")
+            before.append([told, self.looks()])
             return len(before) > 1 and before[-1] == before[-2]
 
         self.until(still)
