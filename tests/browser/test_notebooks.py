@@ -63,7 +63,7 @@ def of_its_day(path):
     return pytest.param(path, id=path.stem, marks=marks)
 
 
-@pytest.mark.parametrize("path", map(of_its_day, NOTEBOOKS))
+@pytest.mark.parametrize("path", list(map(of_its_day, NOTEBOOKS)))
 def test_notebook(lab, root, page, path):
     shutil.copy(path, root / path.name)
     lab.open(page, path.name)
