@@ -14,7 +14,9 @@ from all_explorers import (
     STORMS,
     WRONG_CONTROLS,
     open_all,
+    run_all,
 )
+from lab import WIDGET_TROUBLE
 from test_notebooks import MOVE
 
 from explorer_samples import NAMES
@@ -162,12 +164,12 @@ def test_text_can_be_read_in_both_themes(shown, themed):
 
 def test_pictures_are_drawn_again_for_another_theme(shown, themed):
     """JupyterLab hides them while it changes the theme."""
-    themed("JupyterLab Light")
+    shown.quiet()
     before = shown.looks()
     themed("JupyterLab Dark")
+    assert shown.looks() != before
     themed("JupyterLab Light")
-    other = [at for at, look in enumerate(shown.looks()) if look != before[at]]
-    assert [NAMES[at // 2] for at in other] == []
+    shown.until(lambda: shown.looks() == before)
 
 
 @pytest.mark.parametrize("width, ratio", [(700, 2), (400, 1)])
@@ -191,9 +193,10 @@ def try_keys(shown, root, kind) -> bool:
     """Whether keys do something where the focus is."""
     if kind not in ("text", "range", "group", "radio"):
         return True  # the browser's own
-    before = root.evaluate(LOOK)
     for key in ("b", "Escape", "Enter"):
         shown.page.keyboard.press(key)
+    shown.page.wait_for_timeout(50)  # what Escape left is not shown any more
+    before = root.evaluate(LOOK)
     for key in {"text": "x", "range": ("End", "Home")}.get(kind, ("ArrowRight", "ArrowLeft")):
         shown.page.keyboard.press(key)
         for _ in range(20):
@@ -263,8 +266,8 @@ explorers = [
     HeadsExplorer(model={{nasty: tiny, "other": tiny}}, texts=[{{
         "tokens": [nasty, "b"], "ids": torch.tensor([0, 1]), "links": {{nasty: [(1, 0)]}},
         "name": nasty}}]),
-    TermsExplorer("anna sings .", model={{nasty: tiny, "other": tiny}}, language=samples.english()),
-    MemoryExplorer(times={{nasty: Times(16, 64, {{"rows": {{1024: 0.2, 4096: 3.2}}}})}}, show="time"),
+    TermsExplorer("anna sings .", model={{nasty: tiny, "b": tiny}}, language=samples.english()),
+    MemoryExplorer(times={{nasty: Times(16, 64, {{"rows": {{1024: 0.2, 4096: 3}}}})}}, show="time"),
 ]
 assert [explorer.message for explorer in explorers] == [""] * 4
 guess = predict(nasty, [nasty, "other"], id="nasty")
@@ -297,3 +300,65 @@ def test_names_and_answers_are_never_html(shown):
     assert output.locator("img, script").count() == 0
     assert shown.page.evaluate("() => window.nasty") is None
     shown.page.evaluate("() => notebook.content.model.sharedModel.deleteCell(2)")
+
+
+DRAG = """() => {  // the first control of every explorer, until `stopped`
+    window.stopped = false;
+    const controls = [...document.querySelectorAll('.attnlab')].map(
+        (root) => root.querySelector('input[type=range]:enabled, select:enabled'));
+    const step = () => {
+        for (const e of controls) {
+            const more = Number(e.value) + Number(e.step);
+            if (e.type === 'range') e.value = more > e.max ? e.min : more;
+            else e.selectedIndex = (e.selectedIndex + 1) % e.options.length;
+            e.dispatchEvent(new Event(e.type === 'range' ? 'input' : 'change', {bubbles: true}));
+        }
+        if (!stopped) requestAnimationFrame(step);
+    };
+    step();
+}"""
+
+
+def test_a_kernel_restarted_in_mid_drag(shown):
+    """No error; the line says what to do; after running the cell again the explorers answer."""
+    shown.page.evaluate(DRAG)
+    shown.page.wait_for_timeout(300)
+    shown.page.evaluate("() => notebook.sessionContext.session.kernel.restart()")
+    shown.page.wait_for_timeout(1000)
+    shown.page.evaluate("() => { window.stopped = true; }")
+    silent = "No answer from the kernel yet. If nothing runs, run this cell again."
+    messages = shown.page.locator(".attnlab .al-message")
+    shown.until(lambda: all(m == silent for m in messages.all_inner_texts()))
+    run_all(shown)
+    for name in NAMES:
+        control = shown.root(name).locator("[data-control]:enabled").first
+        shown.acts(shown.root(name), control.evaluate, MOVE)
+    shown.quiet()
+    for name in NAMES:
+        assert silent not in shown.root(name).locator(".al-message").inner_text()
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_notebook_saved_and_opened_again(shown, browser, alive):
+    """With its kernel, or after that was shut down: all pictures stand, without any error, and a
+    control is answered or the line says what to do."""
+    shown.page.evaluate("() => notebook.context.save()")
+    shown.page.goto("about:blank")
+    if not alive:
+        shown.lab.stop_kernels()
+    shown.lab.open(shown.page, "all.ipynb")
+    shown.page.evaluate("() => notebook.content.scrollToItem(1)")
+    shown.page.wait_for_timeout(3000)
+    found = shown.page.evaluate(
+        """(trouble) => [...document.querySelectorAll('.jp-OutputArea-output')]
+            .map((e) => e.textContent).filter((text) => new RegExp(trouble).test(text))""",
+        WIDGET_TROUBLE,
+    )
+    assert found == []
+    shown.until(lambda: shown.page.locator(".attnlab .al-stage:visible").count() == 2 * len(NAMES))
+    for name in NAMES:
+        root = shown.root(name)
+        shown.acts(root, root.locator("[data-control]:enabled").first.evaluate, MOVE)
+    if not alive:
+        told = shown.page.locator(".al-message", has_text="run this cell")
+        shown.until(lambda: told.count() == len(NAMES))
