@@ -34,7 +34,7 @@ from build import VIEW, WIDGETS, BuildError
 HERE = Path(__file__).resolve().parent
 PARTS = HERE / "page"
 MOST_BYTES = 3_000_000  # of one page
-MOST_TABLE = 900_000  # of one explorer
+MOST_TABLE = 1_400_000  # of one explorer
 NOTHING_PREDICTED = "<div>No prediction made (that is fine in Run All).</div>"
 ABOUT = {
     "student": "The notebook as it ran. Predictions and explorers work here without Python; "
@@ -228,14 +228,15 @@ def index(sources: list[Path], teacher: bool) -> str:
 
 
 def executed(source: Path, *, student: bool, timeout: int, most: int = 0):
-    """The notebook after a run, and the tables of the explorers it shows, of `most` bytes each."""
+    """The notebook after a run, and the tables of the explorers it shows, `most` bytes in all."""
     notebook = build.assemble(source, student=student)
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "tables.json"
         if most:
             code = (
                 "import runpy as _runpy, json as _json, pathlib as _pathlib\n"
-                f"_tables = _runpy.run_path({str(PARTS / 'bake.py')!r})['tables']({most})\n"
+                f"_bake = _runpy.run_path({str(PARTS / 'bake.py')!r})\n"
+                f"_tables = _bake['tables']({MOST_TABLE}, {most})\n"
                 f"_pathlib.Path({str(found)!r}).write_text(_json.dumps(_tables))"
             )
             notebook.cells.append(nbformat.v4.new_code_cell(code))
@@ -251,15 +252,12 @@ def executed(source: Path, *, student: bool, timeout: int, most: int = 0):
 
 
 def room(source: Path) -> int:
-    """Bytes for each explorer's table: what the stored notebook's page leaves of the budget."""
+    """Bytes for the tables: what the stored notebook's page leaves of the budget."""
     stored = HERE / f"{source.stem}.ipynb"
     if not stored.exists():
-        return MOST_TABLE // 2
+        return MOST_TABLE
     notebook = nbformat.read(stored, as_version=4)
-    state, shown = widgets_of(notebook)
-    explorers = sum("_view" in _traits(state[id]) for id in shown)
-    left = 0.95 * MOST_BYTES - len(render(notebook, source, []).encode())
-    return max(50_000, min(MOST_TABLE, int(left / max(1, explorers))))
+    return max(50_000, int(0.95 * MOST_BYTES) - len(render(notebook, source, []).encode()))
 
 
 def neighbours(source: Path, sources: list[Path]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 import traitlets
 
 import attnlab.explorers
@@ -238,14 +239,22 @@ def test_a_stored_picture_is_the_explorers(kind, arguments):
                 assert len({json.dumps(row[0][at]) for row in rows}) > 1, spec["name"]
 
 
-def test_baking_leaves_the_explorer_as_it_was():
-    explorer = ShuffleExplorer("a b c", controls=("encoding", "n_heads"), order=[1, 0, 2])
+@pytest.mark.parametrize(
+    "explorer, name, value",
+    [
+        (ShuffleExplorer("a b c", controls=("encoding", "n_heads"), order=[1, 0, 2]),
+         "encoding", "alibi"),
+        (StructureExplorer("tree", example="binary", controls=("head",)), "head", "parent"),
+    ],
+    ids=["shuffle", "structure"],
+)  # fmt: skip
+def test_baking_leaves_the_explorer_as_it_was(explorer, name, value):
     before, ui = explorer._view, explorer._ui
     sent = []
     explorer.send_state = lambda *names, **_: sent.append(names)
     bake_states(explorer)
     assert explorer._view == before and explorer._ui == ui and not sent
-    explorer.encoding = "alibi"
+    setattr(explorer, name, value)
     assert explorer._view != before  # it answers again
 
 
@@ -314,6 +323,39 @@ def test_a_small_budget_keeps_the_start():
     whole, _ = unpack(bake.bake(explorer, 10**6))
     assert index["rows"][0][0] == whole["rows"][0][0]
     assert 1 <= len(index["rows"]) < len(whole["rows"])
+
+
+def test_of_a_long_list_what_is_near_comes_first():
+    class Long(Explorer):
+        SETTINGS = ("name",)
+        name = setting(traitlets.Unicode("40"))
+
+        def _picture(self):
+            noise = torch.Generator().manual_seed(int(self.name))
+            return Picture({}, torch.rand(1000, generator=noise))
+
+        def _controls(self):
+            options = [(str(i), str(i)) for i in range(99)]
+            return [{"name": "name", "label": "name", "kind": "choice", "options": options}]
+
+    index, _ = unpack(bake.bake(Long(), 60_000))
+    kept = sorted(int(row[0][0]) for row in index["rows"])
+    assert 3 < len(kept) < 60 and 40 in kept
+    assert max(kept) - min(kept) == len(kept) - 1
+
+
+def test_what_a_small_explorer_does_not_need_a_large_one_has():
+    class Sized:
+        def __init__(self, size):
+            self.size = size
+
+        def table(self, most):
+            return "x" * min(most, self.size)
+
+    bakers = {"large": Sized(10_000), "small": Sized(100), "too large": Sized(20_000)}
+    found = bake.fit(bakers, 9000, 12_100)
+    sizes = {name: len(table) for name, table in found.items()}
+    assert sizes == {"small": 100, "large": 6000, "too large": 6000}
 
 
 def test_an_explorer_that_nobody_knows_yet():

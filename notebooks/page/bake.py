@@ -2,7 +2,7 @@
 
 notebooks/publish.py runs this file in the kernel of a notebook, after its last cell:
 
-    tables(most_bytes)    {model id: table} of every explorer there is
+    tables(each, together)    {model id: table} of every explorer there is
 
 A table is base64 of gzip; page.js reads it and answers from it in the kernel's place. Which states
 it holds: each control alone through its values from where the notebook left it; the controls that
@@ -205,7 +205,13 @@ class Baker:
     def bake(self) -> None:
         """Fill the table: what matters most comes first, sliders from coarse to fine."""
         first = self.state({})
-        specs = {n: s for s in self.explorer._ui["controls"] if (n := s["name"]) in self.start}
+        controls = self.explorer._ui["controls"]
+        specs = {spec["name"]: dict(spec) for spec in controls if spec["name"] in self.start}
+        for name, spec in specs.items():  # of a long list what stands near the choice comes first
+            keys = [key for key, _ in spec.get("options", [])]
+            if self.start[name] in keys:
+                at = keys.index(self.start[name])
+                spec["options"] = sorted(spec["options"], key=lambda o: abs(keys.index(o[0]) - at))
         # What the page draws by itself; "soft" is what others follow all the same.
         free = {name for name in DRAWN_BY_THE_PAGE if name in self.start}
         soft = []
@@ -447,6 +453,10 @@ class StructureBaker(Baker):
                              for two in self._made_by_one(base, one)]  # fmt: skip
         return plan
 
+    def bake(self) -> None:
+        super().bake()
+        self.more(self.rows)  # what it needs of the explorer it keeps
+
     def more(self, rows: list[dict]) -> dict:
         here = {tuple(row["is"][n] for n in ("kind", "example", "_made")) for row in rows}
         leads, numbers = [], {}
@@ -495,8 +505,8 @@ def _key(settings: dict) -> str:
     return json.dumps(list(settings.values()))
 
 
-def bake(explorer: Explorer, most_bytes: int) -> str:
-    """The table of one explorer, which afterwards is as it was. The page hears nothing of it."""
+def computed(explorer: Explorer) -> Baker:
+    """The states of one explorer, which afterwards is as it was. The page hears nothing of it."""
     explorer._wait()
     kind = StructureBaker if isinstance(explorer, StructureExplorer) else Baker
     baker = kind(explorer)
@@ -509,10 +519,28 @@ def bake(explorer: Explorer, most_bytes: int) -> str:
         explorer._update()
         explorer.observe(explorer._update, list(explorer.SETTINGS))
         del explorer.send_state
-    return baker.table(most_bytes)
+    return baker
 
 
-def tables(most_bytes: int) -> dict[str, str]:
-    """The tables of all explorers of this process, by model id; `most_bytes` for each."""
+def bake(explorer: Explorer, most_bytes: int) -> str:
+    """The table of one explorer."""
+    return computed(explorer).table(most_bytes)
+
+
+def fit(bakers: dict[str, Baker], each: int, together: int) -> dict[str, str]:
+    """Tables of `each` bytes at most, and of `together` in all. What small ones do not need is for
+    the large ones."""
+    found = {name: baker.table(each) for name, baker in bakers.items()}
+    small_first = sorted(found, key=lambda name: len(found[name]))
+    for i, name in enumerate(small_first):
+        most = together // (len(found) - i)
+        if len(found[name]) > most:
+            found[name] = bakers[name].table(most)
+        together -= len(found[name])
+    return found
+
+
+def tables(each: int, together: int) -> dict[str, str]:
+    """The tables of all explorers of this process, by model id, as large as in `fit`."""
     living = [o for o in gc.get_objects() if issubclass(type(o), Explorer) and o.comm is not None]
-    return {explorer.model_id: bake(explorer, most_bytes) for explorer in living}
+    return fit({explorer.model_id: computed(explorer) for explorer in living}, each, together)

@@ -247,7 +247,12 @@ def test_every_explorer_of_a_page(browser, tmp_path, source):
     size = publish.publish(source, tmp_path, [source])
     assert size < publish.MOST_BYTES
     page = open_page(browser, tmp_path / f"{source.stem}.html")
-    assert page.evaluate(UNREADABLE) == []
+    for _ in range(100):  # pictures are put into words when nothing moves
+        wrong = page.evaluate(UNREADABLE)
+        if not wrong:
+            break
+        page.wait_for_timeout(100)
+    assert wrong == []
     roots = page.locator(".attnlab").all()
     assert bool(roots) == ("attnlab.explorers" in source.read_text(encoding="utf-8"))
     for root in roots:
