@@ -6,16 +6,19 @@ that nobody may see are never computed, and no n_q x n_k matrix exists at any ti
 """
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from attnlab.compiled import compiled, compiler_problem
 from attnlab.positions.base import constants
 from attnlab.windows import Window, Windows, checked_windows, offset_visible
+
+if TYPE_CHECKING:  # torch's module takes a third of a second to load: only where it is needed
+    from torch.nn.attention.flex_attention import BlockMask
 
 BLOCK = 128  # queries, and keys, that are skipped or computed together
 
@@ -94,12 +97,14 @@ def kernel(device: str):
     On a CPU every length has its own: torch 2.13 writes C++ with an undeclared name where mask and
     bias both read tables and the length is left open.
     """
+    from torch.nn.attention.flex_attention import flex_attention
+
     return compiled(flex_attention, every_length_its_own=device == "cpu")
 
 
 def block_mask(
     n_q: int, n_k: int, n_heads: int, causal: bool, windows: Windows, device: torch.device
-) -> BlockMask | None:
+) -> "BlockMask | None":
     """Which blocks of scores are hidden, seen in part or seen as a whole; None: all are seen.
 
     Needs n_q * n_k / BLOCK^2 numbers for each head with a window of its own.
@@ -116,7 +121,9 @@ def block_mask(
 def _block_mask(
     n_q: int, n_k: int, n_heads: int, causal: bool, windows: tuple[Window | None, ...] | None,
     device: torch.device,
-) -> BlockMask:  # fmt: skip
+) -> "BlockMask":  # fmt: skip
+    from torch.nn.attention.flex_attention import BlockMask
+
     with torch.inference_mode(False):
         offset = torch.arange(1 - n_k, n_q, device=device)
         visible = offset_visible(offset, n_heads, causal, windows)

@@ -36,7 +36,7 @@ def test_every_encoding_is_in_the_table_and_in_the_json(tmp_path, capsys):
     report = json.loads(file.read_text())
     assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
     assert report["device"] and report["device_type"] == "cpu" and report["scale"] == "cpu"
-    assert report["versions"]["torch"] == torch.__version__
+    assert report["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     part = report["parts"]["encodings"]
     assert part["command"].startswith("python -m attnlab.bench --lengths 8 17")
     assert part["threads"] == 1 and len(part["load"]) == 2 and part["left_out"] == []
