@@ -267,6 +267,8 @@ def test_every_explorer_of_a_page(browser, tmp_path, source):
                 )
                 assert node.locator(".al-why").inner_text().strip(), name
                 continue
+            if control.locator("option").count() == 1:
+                continue  # nothing else to choose yet
             before = root.evaluate(LOOK)
             control.evaluate(MOVE)
             handle = root.element_handle()
