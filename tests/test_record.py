@@ -89,5 +89,11 @@ def test_the_panel_shows_every_exercise(file):
     assert minutes[2] != your_progress()._state["rows"][1]["left"]
 
 
+def test_where_nothing_is_run_the_panel_says_so(file):
+    data, _ = your_progress()._repr_mimebundle_()
+    assert "Nothing is run here" in data["text/html"] and "✏️" not in data["text/html"]
+    assert "1 one head" in data["text/html"]
+
+
 def test_the_panel_knows_the_notebooks_by_their_names():
     assert list(NOTEBOOKS) == [source.stem for source in SOURCES]
