@@ -3,6 +3,7 @@
     python notebooks/build.py                build every notebook
     python notebooks/build.py 01 02          build those whose name starts so
     python notebooks/build.py --check        run nothing: are the notebooks those of the sources?
+    python notebooks/build.py --scripts      run nothing: renew the explorers' JavaScript and CSS
 
 notebooks/src/NN-name.py (jupytext percent format) becomes notebooks/NN-name.ipynb, after two runs:
 the solved version, in which every check must say ✅, and the student's version, in which every
@@ -25,6 +26,7 @@ import argparse
 import ast
 import copy
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -388,6 +390,34 @@ def build(source: Path, target: Path, timeout: int = 600) -> None:
 # --------------------------------------------------------------------------------------- checking
 
 
+def old_scripts(notebook):
+    """Of each widget whose stored JavaScript or CSS is not attnlab's present one: its name, its
+    stored state, and what should stand there."""
+    state = notebook.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
+    for model in state.values():
+        module, _, name = model["state"].get("_anywidget_id", "").rpartition(".")
+        if module.partition(".")[0] != "attnlab":
+            continue
+        widget = getattr(importlib.import_module(module), name)
+        now = {part: str(getattr(widget, part)) for part in ("_esm", "_css")}
+        if any(model["state"].get(part) != text for part, text in now.items()):
+            yield name, model["state"], now
+
+
+def renew_scripts(target: Path) -> int:
+    """Put attnlab's present JavaScript and CSS into a built notebook, as a build would, without
+    running it; number of widgets. What explorers compute must not have changed."""
+    notebook = nbformat.read(target, as_version=4)
+    count = 0
+    for _, stored, now in old_scripts(notebook):
+        stored.update(now)
+        count += 1
+    if count:
+        text = nbformat.writes(notebook).rstrip("\n") + "\n"
+        target.write_text(text, encoding="utf-8", newline="\n")
+    return count
+
+
 def drift(source: Path, target: Path) -> list[str]:
     """How `target` differs from a build of `source`, as far as can be told without running it."""
     want = assemble(source, student=True)
@@ -408,6 +438,12 @@ def drift(source: Path, target: Path) -> list[str]:
             break
     if len(have.cells) != len(want.cells):
         found.append(f"it has {len(have.cells)} cells, the source gives {len(want.cells)}")
+    old = sorted({name for name, *_ in old_scripts(have)})
+    if old:
+        found.append(
+            f"it holds an older JavaScript or CSS of {', '.join(old)}; without a run this is mended "
+            "by python notebooks/build.py --scripts"
+        )
     metadata = {k: v for k, v in have.metadata.items() if k != "widgets"}
     if metadata != METADATA:
         found.append("its notebook metadata are not those of a build")
@@ -466,6 +502,8 @@ def main(arguments: list[str] | None = None, folder: Path = HERE) -> int:
     parser = argparse.ArgumentParser(description="Build notebooks/*.ipynb from notebooks/src/*.py")
     parser.add_argument("names", nargs="*", help="how the names start (default: all)")
     parser.add_argument("--check", action="store_true", help="run nothing, report what drifted")
+    parser.add_argument("--scripts", action="store_true",
+                        help="run nothing, renew the stored JavaScript and CSS")  # fmt: skip
     parser.add_argument("--timeout", type=int, default=600, help="seconds for one cell")
     options = parser.parse_args(arguments)
 
@@ -486,6 +524,11 @@ def main(arguments: list[str] | None = None, folder: Path = HERE) -> int:
             ]
         print("\n".join(lines) or f"{len(sources)} notebooks are those of their sources")
         return 1 if lines else 0
+    if options.scripts:
+        for source in sources:
+            count = renew_scripts(folder / f"{source.stem}.ipynb")
+            print(f"{source.stem}: {count} renewed")
+        return 0
     failed = False
     for source in sources:
         print(f"building {source.stem} …", flush=True)

@@ -396,3 +396,22 @@ def test_the_first_line_of_a_folded_output_gives_nothing_away():
     folded, open_ = (cell.outputs for cell in notebook.cells)
     assert not any(folded[0].data.values()) and folded[1].text == "7"
     assert [o.output_type for o in open_] == ["stream"]
+
+
+def test_an_older_script_is_drift_and_can_be_renewed(tmp_path, capsys):
+    write(tmp_path, FULL)
+    assert build.main([], tmp_path) == 0
+    target = tmp_path / "07-small.ipynb"
+    whole = target.read_bytes()
+    notebook = nbformat.read(target, as_version=4)
+    state = notebook.metadata.widgets[build.WIDGETS].state
+    scripted = [model["state"] for model in state.values() if "_esm" in model["state"]]
+    assert scripted
+    scripted[0]["_esm"] += "// of yesterday"
+    nbformat.write(notebook, target)
+    capsys.readouterr()
+    assert build.main(["--check"], tmp_path) == 1
+    assert "older JavaScript" in capsys.readouterr().out
+    assert build.main(["--scripts"], tmp_path) == 0
+    assert target.read_bytes() == whole
+    assert build.main(["--check"], tmp_path) == 0
