@@ -441,8 +441,8 @@ def drift(source: Path, target: Path) -> list[str]:
     old = sorted({name for name, *_ in old_scripts(have)})
     if old:
         found.append(
-            f"it holds an older JavaScript or CSS of {', '.join(old)}; without a run this is mended "
-            "by python notebooks/build.py --scripts"
+            f"it holds an older JavaScript or CSS of {', '.join(old)}; mended without a run by "
+            "python notebooks/build.py --scripts"
         )
     metadata = {k: v for k, v in have.metadata.items() if k != "widgets"}
     if metadata != METADATA:
