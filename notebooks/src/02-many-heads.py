@@ -666,8 +666,8 @@ for h, values in losses.items():
 means = [sum(losses[h]) / 3 for h in COUNTS]
 guess.reveal(
     means.index(min(means)),
-    "One head has one row of weights for two jobs. With 16 heads each has d_k = 1, and scores of rank 1 "
-    "cannot single out one place of twelve. More is not better, and fewer is not either.",
+    "One head has one row of weights for two jobs. With 16 heads each has d_k = 1: whatever the query, only "
+    "the smallest or the largest key can win. More is not better, and fewer is not either.",
 )
 
 # %%
@@ -835,8 +835,8 @@ check("2.4", multi_head)
 #
 # *Are more heads better?* Only up to a point. Measured above: of 1, 2, 8 and 16 heads of one total
 # width, only 2 solved the task. In one published experiment the best number was in the middle, too:
-# Vaswani et al. (Table 3, row A) report 24.9 BLEU (a measure of translations, higher is better) with one head,
-# 25.8 with 8 or 16, 25.4 with 32, at the same cost. These are single runs.
+# Vaswani et al. (Table 3, row A) report 24.9 BLEU (a measure of translations, higher is better) with
+# one head, 25.8 with 8 or 16, 25.4 with 32, at the same cost. These are single runs.
 #
 # ### Common misconceptions
 #
