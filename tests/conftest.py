@@ -22,7 +22,7 @@ def switched_on(variable):
     return os.environ.get(variable, "").lower() not in ("", "0", "false")
 
 
-CI, WEEKLY, OLDEST = map(switched_on, ("CI", "ATTNLAB_WEEKLY", "ATTNLAB_OLDEST"))
+CI, WEEKLY = switched_on("CI"), switched_on("ATTNLAB_WEEKLY")
 
 # In CI the same examples every time; by hand new ones each time. No deadline: machines differ.
 hypothesis.settings.register_profile("hand", deadline=None)
@@ -33,7 +33,7 @@ hypothesis.settings.load_profile("ci" if CI else "hand")
 def find_chromium():
     """The path of Chromium or Chrome, or None."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return next(filter(None, map(shutil.which, names)), None)
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
 @functools.cache
@@ -54,6 +54,15 @@ def gpu_problem():
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         return None
     return "no GPU: torch sees neither CUDA nor Apple's MPS"
+
+
+@functools.cache
+def peers_problem():
+    """Why attnlab cannot be compared with other packages here, or None. (That those which
+    requirements.txt pins are there is a test of its own, in test_run.py.)"""
+    names = ("transformers", "x_transformers", "rotary_embedding_torch")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    return f"nothing to compare with: {', '.join(missing)} not installed" if missing else None
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +90,8 @@ def pytest_addoption(parser):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Files of which no test can run: with the oldest releases there are no transformers to compare
-    with. And `-m gpu` reads only the files that have such tests: others import widgets and notebook
-    tools, which a machine without Jupyter does not have."""
-    if OLDEST and collection_path.match("test_*.py"):
-        text = collection_path.read_text("utf-8")
-        return "transformers" in text or "Hugging Face" in text or None
+    """`-m gpu` reads only the files that have such tests: others import widgets and notebook tools,
+    which a machine without Jupyter does not have."""
     if config.option.markexpr == "gpu" and collection_path.match("test_*.py"):
         return "mark.gpu" not in collection_path.read_text("utf-8") or None
     return None
@@ -122,8 +127,10 @@ def kept_for_later(item):
 
 
 def pytest_runtest_setup(item):
-    if kept_for_later(item):
-        pytest.skip(kept_for_later(item))
+    if why := kept_for_later(item):
+        pytest.skip(why)
+    if item.get_closest_marker("peers") and peers_problem():
+        pytest.skip(peers_problem())
     if item.get_closest_marker("browser") and browser_problem():
         if CI:  # a browser test that nobody runs would protect nothing
             pytest.fail(browser_problem() + ". In CI browser tests are not skipped.", pytrace=False)

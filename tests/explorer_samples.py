@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import json
 from unittest import mock
 
+import numpy as np
 import torch
 
 from attnlab import explorers, races, tasks
@@ -18,13 +20,23 @@ TEXT = "the cat chased the mouse"
 SAYS = "anna met peter today . she sings ."  # in TinyEnglish
 
 
+def unpack(view: bytes) -> tuple[dict, np.ndarray]:
+    """What the page gets: the head, and the numbers."""
+    length = int.from_bytes(view[:4], "little")
+    numbers = view[4 + length + -length % 4 :]
+    return json.loads(view[4 : 4 + length]), np.frombuffer(numbers, "<f4")
+
+
 @functools.cache
-def encoder() -> PretrainedEncoder:
+def encoder(n_layers: int = 2, std: float | None = None) -> PretrainedEncoder:
+    """With `std` its weights are far from uniform, so that layers and settings differ."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = EncoderConfig(vocab_size=2000, n_layers=2, d_model=24, n_heads=4, d_ff=32,
+        config = EncoderConfig(vocab_size=2000, n_layers=n_layers, d_model=24, n_heads=4, d_ff=32,
                                max_len=128)  # fmt: skip
         model = Encoder(config).eval()
+        for layer in model.layers if std else ():
+            torch.nn.init.normal_(layer.attention.in_proj.weight, std=std)
     return PretrainedEncoder(model, WordTokenizer(2000), "made for a test", is_random=True)
 
 

@@ -27,6 +27,7 @@ def quiet(share: float) -> None:
     pass
 
 
+@pytest.mark.peers
 def test_every_encoding_is_in_the_table_and_in_the_json(tmp_path, capsys):
     file = tmp_path / "out.json"
     threads = torch.get_num_threads()
@@ -55,6 +56,7 @@ def test_every_encoding_is_in_the_table_and_in_the_json(tmp_path, capsys):
         )  # fmt: skip
 
 
+@pytest.mark.peers
 def test_peers_that_are_installed_take_part():
     sizes = Sizes(d_model=16, n_heads=2, max_len=32, causal=False)
     layers, notes = encodings.build(["none", "rope", "alibi", "t5", "shaw"], sizes, peers=True)
@@ -70,6 +72,7 @@ def test_peers_that_are_installed_take_part():
         assert layer(torch.randn(2, 9, 16)).shape == (2, 9, 16)
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("causal", [False, True])
 def test_every_layer_is_causal_when_asked(causal):
     """A change of the last token must reach the first output, or not."""
@@ -85,6 +88,7 @@ def test_every_layer_is_causal_when_asked(causal):
         assert moved != causal, key
 
 
+@pytest.mark.peers
 def test_missing_peers_are_named_and_left_out(monkeypatch, capsys):
     for module in ("x_transformers", "x_transformers.x_transformers", "rotary_embedding_torch"):
         monkeypatch.setitem(sys.modules, module, None)  # import raises ImportError

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.filterwarnings(  # of other libraries
 CPU = torch.device("cpu")
 
 
+@pytest.mark.peers
 def test_rows_of_every_route():
     shares = []
     rows = statistics.measure((48, 96), CPU, 1.0, shares.append)

@@ -24,7 +24,7 @@ def outcome(tmp_path):
         )
         (tmp_path / "empty").mkdir(exist_ok=True)
         env = {**os.environ, "PATH": str(tmp_path / "empty"), "CUDA_VISIBLE_DEVICES": ""}
-        for variable in ("CI", "ATTNLAB_WEEKLY", "ATTNLAB_OLDEST"):
+        for variable in ("CI", "ATTNLAB_WEEKLY"):
             env.pop(variable, None)
         command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "test_it.py"]
         done = subprocess.run(

@@ -3,7 +3,6 @@ random elsewhere. None ends in an error that nobody foresaw, and what is shown f
 settings alone, not from the way there."""
 
 import itertools
-import json
 import math
 import random
 import re
@@ -42,17 +41,13 @@ def few(found: list) -> list:
     return found if len(found) <= 4 else [found[0], found[len(found) // 2], found[-1]]
 
 
-def seen(explorer) -> tuple[dict, np.ndarray]:
-    data = explorer._view
-    length = int.from_bytes(data[:4], "little")
-    head = json.loads(data[4 : 4 + length])
-    return head, np.frombuffer(data, "<f4", offset=4 + length + -length % 4)
+def seen(explorer):
+    return samples.unpack(explorer._view)
 
 
 def put(explorer, name: str, value) -> None:
-    """As a message from the page: what a trait refuses is refused, and nothing else happens."""
-    wanted = explorer.traits()[name]
-    if isinstance(value, float) and value == int(value) and "Int" in type(wanted).__name__:
+    """As a message from the page: JavaScript has one kind of number, so 3.0 arrives as 3."""
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     setattr(explorer, name, value)
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+import explorer_samples
 from attnlab import heads, links, stats, tasks
 from attnlab.attention import capture
 from attnlab.explorers import HeadsExplorer
 from attnlab.explorers import _sources as sources
 from attnlab.explorers.heads import COLOURS, MOST_TOKENS, weights_of
-from attnlab.models import Encoder, EncoderConfig, TinyTransformer
-from attnlab.pretrained import PretrainedEncoder, WordTokenizer
+from attnlab.models import TinyTransformer
 from attnlab.windows import Window
 
 TEXT = "The cat sat on the mat."
@@ -25,14 +25,7 @@ LINKS = {"verb->subject": [(3, 2)], "noun->determiner": [(2, 1), (6, 5)]}
 
 @pytest.fixture(scope="module")
 def encoder():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = EncoderConfig(vocab_size=2000, n_layers=3, d_model=24, n_heads=4, d_ff=32,
-                               max_len=128)  # fmt: skip
-        model = Encoder(config).eval()
-        for layer in model.layers:
-            torch.nn.init.normal_(layer.attention.in_proj.weight, std=0.5)
-    return PretrainedEncoder(model, WordTokenizer(2000), "made for a test", is_random=True)
+    return explorer_samples.encoder(3, std=0.5)
 
 
 @pytest.fixture(scope="module")

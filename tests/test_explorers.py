@@ -3,7 +3,9 @@
 import io
 import itertools
 import json
+import re
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,25 +13,17 @@ import torch
 import traitlets
 from PIL import Image
 
+import explorer_samples
 from attnlab import attention, cost, explorers, positions, stats
 from attnlab.explorers import AttentionExplorer, ShapesExplorer
 from attnlab.explorers import _sources as sources
-from attnlab.models import Encoder, EncoderConfig
-from attnlab.pretrained import PretrainedEncoder, WordTokenizer
 
 TEXT = "The cat sat on the mat."
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = EncoderConfig(vocab_size=2000, n_layers=3, d_model=24, n_heads=4, d_ff=32,
-                               max_len=128)  # fmt: skip
-        model = Encoder(config).eval()
-        for layer in model.layers:  # far from uniform, so that layers and settings differ
-            torch.nn.init.normal_(layer.attention.in_proj.weight, std=0.5)
-    return PretrainedEncoder(model, WordTokenizer(2000), "made for a test", is_random=True)
+    return explorer_samples.encoder(3, std=0.5)
 
 
 def sent(explorer):
@@ -386,3 +380,15 @@ def test_scripts_are_complete_and_load_nothing_from_elsewhere(name):
     script = script.replace("http://www.w3.org/2000/svg", "")  # a name, not a place
     for word in ("import ", "http:", "https:", "innerHTML", "eval("):
         assert word not in script, word
+
+
+def test_no_two_stylesheets_speak_of_the_same_class():
+    """A page with several explorers has all their styles, each with explorer.css before it, in the
+    order in which they came: of two equally strong rules the last one would hold."""
+    folder = Path(explorers.__file__).parent
+    rules = {}
+    for file in sorted(folder.glob("*.css")):
+        for name in set(re.findall(r"(?m)^\s*(\.al-[\w-]+) \{", file.read_text("utf-8"))):
+            rules.setdefault(name, []).append(file.name)
+    assert len(rules) > 50
+    assert {name: files for name, files in rules.items() if len(files) > 1} == {}

@@ -9,7 +9,10 @@ import torch.nn.functional as F
 
 from attnlab import MultiHeadAttention, attention_scores, positions, scaled_dot_product_attention
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 HEADS = (1, 2, 3, 4, 6, 8, 12, 14, 16, 20, 32)
 

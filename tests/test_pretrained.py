@@ -67,8 +67,7 @@ def real_folder(real):
 
 @pytest.fixture(scope="session")
 def real_bert(real_folder):
-    import transformers
-
+    transformers = pytest.importorskip("transformers")
     bert = transformers.BertModel.from_pretrained(
         real_folder, local_files_only=True, attn_implementation="eager"
     )
@@ -110,8 +109,7 @@ def test_equals_bert_on_a_padded_batch(real, real_bert, in_double, backend):
 
 @pytest.mark.network
 def test_real_tokens_are_those_of_transformers(real, real_folder):
-    import transformers
-
+    transformers = pytest.importorskip("transformers")
     theirs = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(real_folder / "tokenizer.json")
     )

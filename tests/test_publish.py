@@ -13,9 +13,11 @@ import torch
 import traitlets
 
 import attnlab.explorers
+import explorer_samples
 from attnlab.explorers import ShapesExplorer, SharingExplorer, ShuffleExplorer, StructureExplorer
 from attnlab.explorers._base import Explorer, Picture, setting
 from attnlab.explorers._texts import ModelsExplorer, SourceExplorer
+from notebook_build import build
 from notebook_publish import ROOT, SOURCE, bake, publish
 
 
@@ -120,6 +122,30 @@ def test_the_notebook_lies_beside_its_page(folder, where):
     assert ("your code here" in text) == (where == ".")
 
 
+@pytest.mark.slow
+def test_a_built_notebook_is_handed_out_as_it_is(tmp_path, monkeypatch):
+    """Then one run, of the solved version, makes everything."""
+    source, out = tmp_path / "src" / "77-small.py", tmp_path / "out"
+    source.parent.mkdir()
+    (out / "teacher").mkdir(parents=True)
+    source.write_text(SOURCE.lstrip(), encoding="utf-8")
+    build.build(source, tmp_path / "77-small.ipynb")
+    runs = []
+
+    def executed(*arguments, **options):
+        runs.append(options["student"])
+        return original(*arguments, **options)
+
+    original = publish.executed
+    monkeypatch.setattr(publish, "HERE", tmp_path)
+    monkeypatch.setattr(publish, "executed", executed)
+    publish.publish(source, out, [source], teacher=True)
+    assert runs == [False]
+    assert (out / "77-small.ipynb").read_bytes() == (tmp_path / "77-small.ipynb").read_bytes()
+    assert "your code here" in (out / "77-small.html").read_text(encoding="utf-8")
+    assert "your code here" not in (out / "teacher" / "77-small.ipynb").read_text(encoding="utf-8")
+
+
 def widgets(text):
     scripts = {attrs.get("id"): "".join(parts) for attrs, parts in Reader(text).scripts}
     return json.loads(scripts["widgets"]), scripts
@@ -179,9 +205,7 @@ def unpack(table):
 
 
 def shown(explorer):
-    data = explorer._view
-    length = int.from_bytes(data[:4], "little")
-    return json.loads(data[4 : 4 + length]), np.frombuffer(data[4 + length + -length % 4 :], "<f4")
+    return explorer_samples.unpack(explorer._view)
 
 
 def examples():

@@ -20,7 +20,7 @@ SETUP = f"""
 import sys
 sys.path.insert(0, {str(Path(explorer_samples.__file__).parent)!r})
 import base64, hashlib, json, time
-from explorer_samples import NAMES, make, measured_device
+from explorer_samples import NAMES, make, measured_device, unpack
 from attnlab.explorers._base import Explorer
 measured_device().__enter__()  # nothing is timed
 Explorer.still = lambda self: base64.b64decode({PIXEL!r})  # drawing takes half of the time
@@ -32,10 +32,6 @@ def slow(name, seconds):
         time.sleep(seconds)
         return type(one[name])._picture(one[name])
     one[name]._picture = slowly
-
-def unpack(view):
-    length = int.from_bytes(view[:4], "little")
-    return json.loads(view[4 : 4 + length]), view[4 + length + -length % 4 :]
 
 def copy(old, new):
     for _ in range(2):  # one setting may move another one
@@ -60,7 +56,7 @@ def compare(name):
     (head, numbers), (fresh, fresh_numbers) = unpack(old._view), unpack(new._view)
     keys = ["message", "state"] if head["state"] else list(head)  # else: the last good picture
     wrong = [[key, head[key], fresh.get(key)] for key in keys if head[key] != fresh.get(key)]
-    if not head["state"] and numbers != fresh_numbers:
+    if not head["state"] and numbers.tobytes() != fresh_numbers.tobytes():
         wrong.append("numbers")
     specs = [{{**spec, "value": spec.get("fixed", getattr(old, spec["name"]))}}
              for spec in old._controls()]

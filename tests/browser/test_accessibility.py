@@ -6,7 +6,7 @@ from all_explorers import CLIPPED, FAINT, FOCUS, LOOK, NOTEBOOK, STOPS
 
 from explorer_samples import NAMES
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -43,21 +43,41 @@ def test_pictures_are_drawn_again_for_another_theme(shown, themed):
     shown.until(lambda: shown.looks() == before)
 
 
-@pytest.mark.parametrize("width, ratio", [(700, 2), (400, 1)])
-def test_nothing_is_clipped(shown, width, ratio):
-    """A browser zoomed to 200 % (half the width, two pixels each), and a very narrow one."""
+@pytest.fixture
+def resized(shown):
+    """A function that gives the page another width, and pixels another size."""
     client = shown.page.context.new_cdp_session(shown.page)
-    size = {"width": width, "height": 900, "deviceScaleFactor": ratio, "mobile": False}
-    try:
+
+    def change(width, ratio=1):
+        size = {"width": width, "height": 900, "deviceScaleFactor": ratio, "mobile": False}
         client.send("Emulation.setDeviceMetricsOverride", size)
         shown.page.wait_for_timeout(1000)
-        assert shown.page.evaluate(CLIPPED) == []
-        root = shown.root("AttentionExplorer")
-        shown.acts(root, root.locator("[data-control=d_model]").press, "ArrowRight")
-        shown.acts(root, root.locator("[data-control=d_model]").press, "ArrowLeft")
-    finally:
-        client.send("Emulation.clearDeviceMetricsOverride")
-        shown.page.wait_for_timeout(500)
+
+    yield change
+    client.send("Emulation.clearDeviceMetricsOverride")
+    shown.page.wait_for_timeout(500)
+
+
+@pytest.mark.parametrize("width", [1400, 1280, 1150])
+def test_no_table_has_to_be_scrolled(shown, resized, width):
+    """Of a laptop, with or without the list of files beside the notebook."""
+    resized(width)
+    scrolled = shown.page.evaluate(
+        """() => [...document.querySelectorAll('.attnlab .al-boxes:has(table)')]
+            .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth)
+            .map((e) => `${e.closest('.attnlab').ariaLabel}: ${e.scrollWidth}, ${e.clientWidth}`)"""
+    )
+    assert scrolled == []
+
+
+@pytest.mark.parametrize("width, ratio", [(700, 2), (400, 1)])
+def test_nothing_is_clipped(shown, resized, width, ratio):
+    """A browser zoomed to 200 % (half the width, two pixels each), and a very narrow one."""
+    resized(width, ratio)
+    assert shown.page.evaluate(CLIPPED) == []
+    root = shown.root("AttentionExplorer")
+    shown.acts(root, root.locator("[data-control=d_model]").press, "ArrowRight")
+    shown.acts(root, root.locator("[data-control=d_model]").press, "ArrowLeft")
 
 
 def try_keys(shown, root, kind) -> bool:

@@ -1,14 +1,13 @@
 """Pages without Python in a real browser without network: every explorer answers, from the pictures
 that attnlab computed."""
 
-import json
-import os
 
 import numpy as np
 import pytest
 from test_notebooks import LOOK, MOVE
 
 from attnlab.explorers import ShapesExplorer, ShuffleExplorer, StructureExplorer
+from explorer_samples import unpack
 from notebook_build import SOURCES
 from notebook_publish import SOURCE, publish
 
@@ -33,12 +32,6 @@ VIEW = """(name) => {
     const view = document.querySelector(`[data-widget="${name}"]`).model.get('_view');
     return [...new Uint8Array(view.buffer, view.byteOffset, view.byteLength)];
 }"""
-
-
-def unpack(data):
-    data = bytes(data)
-    length = int.from_bytes(data[:4], "little")
-    return json.loads(data[4 : 4 + length]), np.frombuffer(data[4 + length + -length % 4 :], "<f4")
 
 
 def open_page(browser, path, **options):
@@ -87,7 +80,7 @@ WORDS = {"text": "<i>cats</i> chase </script> mice", "controls": ("text", "sourc
 def test_the_page_shows_what_attnlab_computes(browser, small, name, kind, settings, moves):
     page = open_page(browser, small)
     data, _ = page.evaluate(ANSWER, [name, moves])
-    head, numbers = unpack(data)
+    head, numbers = unpack(bytes(data))
     want, exact = unpack(kind(**{**settings, **moves})._view)
     assert head == want
     np.testing.assert_allclose(numbers, exact, rtol=2**-12, atol=2**-12)
@@ -111,7 +104,7 @@ def test_edits_of_a_tree(browser, small):
     explorer = StructureExplorer("tree", example="binary", controls=("head",))
 
     def same():
-        head, numbers = unpack(page.evaluate(VIEW, "w3"))
+        head, numbers = unpack(bytes(page.evaluate(VIEW, "w3")))
         want, exact = unpack(explorer._view)
         free = {"selected": 0, "can": 0}
         assert head | free == want | free
@@ -158,7 +151,7 @@ def test_edits_of_a_tree(browser, small):
 def test_the_nearest_picture_says_so(browser, small):
     page = open_page(browser, small)
     (data, traits) = page.evaluate(ANSWER, ["w1", {"n_tokens": 10**6}])
-    head, _ = unpack(data)
+    head, _ = unpack(bytes(data))
     assert "the nearest has" in head["message"] and "256" in head["message"]
     assert traits["n_tokens"] == 10**6  # the control stays in the hand
     _, traits = page.evaluate(ANSWER, ["w1", {"n_heads": 32}])
@@ -237,11 +230,14 @@ UNREADABLE = """() => {
 
 # Each runs its notebook: the shortest every day, all of them once a week.
 DAILY = ("11",)
-WEEKLY = os.environ.get("ATTNLAB_WEEKLY", "") not in ("", "0")
-CHOSEN = [source for source in SOURCES if WEEKLY or source.stem[:2] in DAILY]
 
 
-@pytest.mark.parametrize("source", CHOSEN, ids=lambda path: path.stem)
+def of_its_day(source):
+    marks = () if source.stem[:2] in DAILY else pytest.mark.weekly
+    return pytest.param(source, id=source.stem, marks=marks)
+
+
+@pytest.mark.parametrize("source", list(map(of_its_day, SOURCES)))
 def test_every_explorer_of_a_page(browser, tmp_path, source):
     """Each notebook's page, as it is published: every control changes what is to be seen."""
     size = publish.publish(source, tmp_path, [source])

@@ -1,7 +1,5 @@
 """What students do to explorers: every one that attnlab.explorers exports, in one page."""
 
-import os
-
 import pytest
 from all_explorers import DIFFERENCE, STORMS, WRONG_CONTROLS, run_all
 from lab import WIDGET_TROUBLE
@@ -9,12 +7,12 @@ from test_notebooks import MOVE
 
 from explorer_samples import NAMES
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-WEEKLY = os.environ.get("ATTNLAB_WEEKLY", "") not in ("", "0")
+WEEKLY = pytest.mark.weekly
 
 
-@pytest.mark.parametrize("seed", range(5) if WEEKLY else [0])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=WEEKLY) for s in range(1, 5))])
 def test_any_order_of_events_with_a_slow_kernel(shown, seed):
     """At all explorers at once: each waits for the pictures of the others, too."""
     shown.run("starts.clear()\nfor name in NAMES: slow(name, 0.05)")
@@ -110,6 +108,32 @@ def test_moving_one_changes_no_other(shown):
         shown.acts(root, root.locator("[data-control]:enabled").first.evaluate, MOVE)
 
 
+SILENT = "No answer from the kernel yet. If nothing runs, run this cell again."
+
+
+def test_a_second_window_of_the_notebook(shown, browser):
+    """Pictures of both move, each counts its changes anew, and neither waits for answers to what
+    the other one asked."""
+    shown.run("e = one['StructureExplorer']\ne.kind, e.example = 'graph', 'ring'\ne.reset()")
+    shown.page.evaluate("() => notebook.context.save()")
+    other = browser.page()
+    try:
+        shown.lab.open(other, "all.ipynb")
+        other.evaluate("() => notebook.content.scrollToItem(1)")
+        here, there = (p.locator("[aria-label='Structure Explorer']") for p in (shown.page, other))
+        nodes = [place.first.locator(".al-stage [role=radio]") for place in (here, there)]
+        shown.until(lambda: [of.count() for of in nodes] == [8, 8])
+        for n, place in enumerate((here, here, there, here), 9):
+            place.first.locator(".al-stage button").first.click()  # adds a node
+            shown.until(lambda n=n: [of.count() for of in nodes] == [n, n])
+        other.wait_for_timeout(7000)  # a page that waits says so after 6 seconds
+        for page in (shown.page, other):
+            assert SILENT not in page.locator(".attnlab .al-message").all_inner_texts()
+        assert other.errors == []
+    finally:
+        other.context.close()
+
+
 DRAG = """() => {  // the first control of every explorer, until `stopped`
     window.stopped = false;
     const controls = [...document.querySelectorAll('.attnlab')].map(
@@ -134,19 +158,18 @@ def test_a_kernel_restarted_in_mid_drag(shown):
     shown.page.evaluate("() => notebook.sessionContext.session.kernel.restart()")
     shown.page.wait_for_timeout(1000)
     shown.page.evaluate("() => { window.stopped = true; }")
-    silent = "No answer from the kernel yet. If nothing runs, run this cell again."
     messages = shown.page.locator(".attnlab .al-message")
-    shown.until(lambda: all(m == silent for m in messages.all_inner_texts()))
+    shown.until(lambda: all(m == SILENT for m in messages.all_inner_texts()))
     run_all(shown)
     for name in NAMES:
         control = shown.root(name).locator("[data-control]:enabled").first
         shown.acts(shown.root(name), control.evaluate, MOVE)
     shown.quiet()
     for name in NAMES:
-        assert silent not in shown.root(name).locator(".al-message").inner_text()
+        assert SILENT not in shown.root(name).locator(".al-message").inner_text()
 
 
-@pytest.mark.parametrize("alive", [True, False] if WEEKLY else [False])
+@pytest.mark.parametrize("alive", [pytest.param(True, marks=WEEKLY), False])
 def test_a_notebook_saved_and_opened_again(shown, browser, alive):
     """With its kernel, or after that was shut down: all pictures stand, without any error, and a
     control is answered or the line says what to do."""

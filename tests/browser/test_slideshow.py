@@ -1,6 +1,5 @@
 """Slides with a live kernel: JupyterLab with the extension that notebooks/TEACHING.md names."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -9,11 +8,7 @@ import pytest
 from lab import Lab
 from test_notebooks import FOLDER, LOOK
 
-WEEKLY = os.environ.get("ATTNLAB_WEEKLY", "") not in ("", "0")
-pytestmark = [
-    pytest.mark.browser, pytest.mark.slow, pytest.mark.network,
-    pytest.mark.skipif(not WEEKLY, reason="installs an extension: once a week, ATTNLAB_WEEKLY=1"),
-]  # fmt: skip
+pytestmark = [pytest.mark.browser, pytest.mark.weekly, pytest.mark.slow, pytest.mark.network]
 
 NAMES = ["jupyterlab-slideshow", "jupyterlab-fonts"]  # the second is what the first needs
 AT = "() => notebook.content.activeCellIndex"

@@ -247,6 +247,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if min(options.students) < 1 or options.steps < 1 or options.threads < 1:
         parser.error("students, steps and threads are counted from 1")
+    if options.update and not (options.weigh or report.stored().get("notebooks")):
+        parser.error("nothing is stored yet: the first --update needs --weigh")
     given = arguments if arguments is not None else sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # take the hub down on the way out
     try:

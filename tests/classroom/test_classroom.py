@@ -1,14 +1,14 @@
 """Two students in a real JupyterHub: each has a server, notebooks and answers of their own, the
 link that hands out the notebooks keeps what a student wrote, and nothing is left at the end.
 
-The heavy tests run once a week (ATTNLAB_WEEKLY=1): they install a hub and take minutes.
+The heavy tests run once a week (ATTNLAB_WEEKLY=1, or -m weekly): they install a hub and take
+minutes.
 """
 
 import asyncio
 import copy
 import importlib
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -21,13 +21,18 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-WEEKLY = os.environ.get("ATTNLAB_WEEKLY", "") not in ("", "0")
 MOST_MB = 1500  # of a student: server and kernel
 NOTEBOOK = "notebooks/02-many-heads.ipynb"
 PASSED_ON = "heads-and-positions"  # the folder that nbgitpuller makes
 
 pytestmark = pytest.mark.timeout(1800)
-heavy = pytest.mark.slow
+
+
+def heavy(test):
+    """Installs a hub and takes minutes."""
+    for mark in (pytest.mark.weekly, pytest.mark.slow, pytest.mark.network):
+        test = mark(test)
+    return test
 
 
 def beside(name):
@@ -76,8 +81,6 @@ def test_other_measurements_make_another_page():
 
 @pytest.fixture(scope="module")
 def hub():
-    if not WEEKLY:
-        pytest.skip("a class is tried once a week: ATTNLAB_WEEKLY=1 tries it now")
     hubs = beside("hub")
     if hubs.problem():
         pytest.skip(hubs.problem())
