@@ -438,7 +438,11 @@ def drift(source: Path, target: Path) -> list[str]:
             break
     if len(have.cells) != len(want.cells):
         found.append(f"it has {len(have.cells)} cells, the source gives {len(want.cells)}")
-    old = sorted({name for name, *_ in old_scripts(have)})
+    try:
+        old = sorted({name for name, *_ in old_scripts(have)})
+    except (ImportError, AttributeError) as error:
+        old = []
+        found.append(f"it holds a widget that attnlab does not have ({error})")
     if old:
         found.append(
             f"it holds an older JavaScript or CSS of {', '.join(old)}; mended without a run by "

@@ -23,6 +23,7 @@ import copy
 import html
 import json
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -186,7 +187,7 @@ def render(notebook, source: Path, tables: list[str], *, teacher: bool = False, 
 
     exporter = HTMLExporter(
         template_name=PARTS.name,
-        extra_template_basedirs=[str(HERE)],
+        extra_template_basedirs=[str(PARTS.parent)],
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         filters={"markdown2html": markdown},
@@ -285,9 +286,12 @@ def publish(
     if len(page) > MOST_BYTES:
         raise BuildError(f"{source.name}: a page of {len(page):,} bytes, more than {MOST_BYTES:,}")
     (folder / f"{source.stem}.html").write_bytes(page)
-    build.settle(notebook, source.stem)
-    build.veil(notebook)
-    nbformat.write(notebook, folder / f"{source.stem}.ipynb")
+    if solved:
+        shutil.copyfile(stored, folder / stored.name)
+    else:
+        build.settle(notebook, source.stem)
+        build.veil(notebook)
+        nbformat.write(notebook, folder / stored.name)
     if teacher:
         solved = solved or executed(source, student=False, timeout=timeout)[0]
         text = render(solved, source, tables, teacher=True, links=links)

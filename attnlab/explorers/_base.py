@@ -146,8 +146,8 @@ class Explorer(anywidget.AnyWidget):
         they are now: one change may cause another while a third is on its way."""
         with self._lock, self.hold_sync():
             super().set_state(sync_data)
-            moved = self.traits(sync=True, echo_update=False)
-            settings = {name: getattr(self, name) for name in moved if not name.startswith("_")}
+            names = [n for n in self.traits(sync=True, echo_update=False) if n[0] != "_"]
+            settings = {name: getattr(self, name) for name in names}
             self._heard = {"asked": self._asked, "settings": settings}
 
     def _again(self) -> None:

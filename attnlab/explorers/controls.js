@@ -19,10 +19,14 @@ function controlPanel(model, host) {
     // Python has answered. If that was to the newest change, its settings are the ones that hold:
     // one change may have caused another while a third was on its way.
     heard() {
+      const waiting = timer !== undefined; // else another window of the notebook asked
       clearTimeout(timer);
       timer = undefined;
       const { asked, settings } = model.get("_heard");
-      if (asked !== model.get("_asked")) return wait();
+      if (asked !== model.get("_asked")) {
+        if (waiting) wait();
+        return;
+      }
       const other = Object.entries(settings).filter(
         ([name, value]) => JSON.stringify(model.get(name)) !== JSON.stringify(value));
       if (!other.length) return;

@@ -4,7 +4,7 @@ function costPicture(model, host) {
   const caption = make("p", { class: "al-caption" });
   const canvas = make("canvas", { class: "al-roof", role: "img" });
   const body = make("tbody");
-  const facts = make("ul", { class: "al-facts" });
+  const facts = make("ul", { class: "al-totals" });
   const timing = make("p", { class: "al-timing", "aria-live": "polite" });
   const heads = ["part", "FLOPs", "bytes", "FLOP/byte", "limit", "time"];
   host.append(
@@ -140,7 +140,7 @@ function costPicture(model, host) {
       make("tr", {}, make("th", { scope: "row" }, (numbers.get(name) ?? "") + name),
         make("td", {}, flops), make("td", {}, bytes), make("td", {}, intensity),
         make("td", { class: `al-${which}` }, which), make("td", { class: "al-share" },
-          make("i", { style: `width: ${0.4 * share}px` }), `${Math.round(share)} %`))),
+          make("i", { style: `width: ${0.28 * share}px` }), `${Math.round(share)} %`))),
       make("tr", {}, make("th", { scope: "row" }, view.total[0]),
         ...view.total.slice(1).map((text) => make("td", {}, text)), make("td", {}, "")));
     facts.replaceChildren(...view.facts.map((fact) => make("li", {}, fact)));

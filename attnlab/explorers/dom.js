@@ -89,8 +89,9 @@ function unpack(bytes) {
 }
 
 // The frame around every explorer: controls, a message line, the picture, notes. `picture` builds
-// into its host and returns `draw(view)`, and `close()` if it listens to the model; with `send({ setting: value })` it changes
-// settings itself, and learns the number that `_heard.asked` reaches when Python has answered.
+// into its host and returns `draw(view)`, and `close()` if it listens to the model. With
+// `send({ setting: value })` it changes settings itself; that returns the number that
+// `_heard.asked` reaches when Python has answered.
 function explorer(model, el, title, picture) {
   const controls = make("div", { class: "al-controls" });
   const message = make("p", { class: "al-message", role: "status", hidden: true });

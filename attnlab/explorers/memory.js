@@ -57,7 +57,8 @@ function memoryPicture(model, host) {
         x: view.x, y: line(i), strong: true, colour: view.looks[i][0], dash: view.looks[i][1],
       }))],
       x, y: view.y, xLabel: "tokens", yLabel: view.yLabel, borders: [view.at],
-      xTicks: marks(x, Math.min(9, plot.node.clientWidth / 60)), xText: tokens, yTicks: marks(view.y, 8), yText: amount,
+      xTicks: marks(x, Math.min(9, plot.node.clientWidth / 60)), xText: tokens,
+      yTicks: marks(view.y, 8), yText: amount,
       marked: at === null ? null : view.x[at],
     });
     setText(readout, words());

@@ -240,7 +240,12 @@ class MemoryExplorer(Explorer):
 
         no_times = {} if self._times else {"why": "no times are stored yet"}
         by_formula = {"why": "times are those that were measured"} if self.show == "time" else {}
-        whose = {} if len(self._times) > 1 else {"why": "the only one whose times are stored"}
+        one_device = (
+            "no times are stored yet" if not self._times
+            else "for measured times" if self.show != "time"
+            else "the only one whose times are stored" if len(self._times) == 1
+            else ""
+        )  # fmt: skip
         specs = [
             {"name": "show", "label": "show", "kind": "choice", "options": list(SHOW.items()),
              **no_times},
@@ -250,7 +255,7 @@ class MemoryExplorer(Explorer):
             {**power("memory", "memory (GiB)", -2, 8), "digits": 2, **by_formula},
             {"name": "device", "label": "device", "kind": "choice",
              "options": [[name, name] for name in self._times or [NONE]],
-             **(no_times or (whose if self.show == "time" else {"why": "for measured times"}))},
+             "why": one_device},
         ]  # fmt: skip
         return [spec for spec in specs if spec["name"] in self._shown]
 

@@ -7,7 +7,7 @@ function shufflePicture(model, host, send) {
     return node;
   };
   const before = make("div", { class: "al-words" });
-  const lines = make("canvas", { class: "al-lines", "aria-hidden": "true" });
+  const lines = make("canvas", { class: "al-moves", "aria-hidden": "true" });
   const now = make("div", {
     class: "al-words", role: "group",
     "aria-label": "The words now. Enter on two words swaps them, the arrow keys move a word.",

@@ -87,14 +87,15 @@ function structurePicture(model, host, send) {
 
   let view = null;
   const waiting = []; // what was clicked while an edit is with Python, which may renumber nodes
-  let edited = 0; // number of the last edit's message
+  let edited = 0; // number of the edit that waits for an answer
   let focus = false; // a key moved the choice: the new node takes the focus
 
   const short = (v) => String(Number(v.toPrecision(3))).replace("-", "−");
   const chosen = () => Math.max(0, Math.min(view.n - 1, model.get("selected")));
 
   function goOn() {
-    while (waiting.length && model.get("_heard").asked >= edited) waiting.shift()();
+    if (model.get("_heard").asked >= edited) edited = 0; // another window may count from 1 again
+    while (waiting.length && !edited) waiting.shift()();
   }
 
   function soon(act) {

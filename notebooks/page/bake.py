@@ -455,7 +455,8 @@ class StructureBaker(Baker):
 
     def bake(self) -> None:
         super().bake()
-        self.more(self.rows)  # what it needs of the explorer it keeps
+        for row in self.rows:  # `more` asks again, when the explorer has gone back to its start
+            self._edits((row["is"]["kind"], row["is"]["example"]), row["is"]["_made"])
 
     def more(self, rows: list[dict]) -> dict:
         here = {tuple(row["is"][n] for n in ("kind", "example", "_made")) for row in rows}

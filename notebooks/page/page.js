@@ -238,7 +238,8 @@ async function bakedExplorer(model, base64) {
       model.put("_made", past.pop());
       return "";
     }
-    const pair = what === "connect" ? ` ${Math.min(node, other)} ${Math.max(node, other)}` : ` ${node}`;
+    const nodes = what === "connect" ? [Math.min(node, other), Math.max(node, other)] : [node];
+    const pair = ` ${nodes.join(" ")}`;
     const lead = what === "reset" ? ["", 0, ""] : table.leads[table.stands[stands]][what + pair];
     if (!lead) return NOT_EDITED;
     const [to, chosen, remark] = lead;

@@ -12,7 +12,7 @@
 # - name the four places where rounding spoils these numbers, and what to do about each;
 # - measure trained heads on 16,384 tokens, on this machine, in memory that grows with $n$ and not $n^2$.
 #
-# The five exercises stand where they are needed, not at the end.
+# The exercises stand where they are needed, not at the end.
 #
 # *You need:* [notebook 1](01-one-head.ipynb), [notebook 3](03-what-heads-learn.ipynb),
 # [notebook 9](09-four-terms.ipynb), [notebook 12](12-beyond-training-length.ipynb) and
