@@ -408,6 +408,7 @@ def test_an_older_script_is_drift_and_can_be_renewed(tmp_path, capsys):
     scripted = [model["state"] for model in state.values() if "_esm" in model["state"]]
     assert scripted
     scripted[0]["_esm"] += "// of yesterday"
+    scripted[0]["_css"] += "/* too */"
     nbformat.write(notebook, target)
     capsys.readouterr()
     assert build.main(["--check"], tmp_path) == 1

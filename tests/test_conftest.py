@@ -61,6 +61,17 @@ def test_gpu_tests_are_found_where_jupyter_is_not_installed(outcome, tmp_path):
     assert status == 0 and "1 skipped" in text and "error" not in text
 
 
+def test_with_the_oldest_releases_comparisons_with_newer_packages_are_left_out(outcome, tmp_path):
+    peer = "trans" + "formers"  # in one word, this file would be left out too
+    (tmp_path / "test_compared.py").write_text(f"import {peer}_that_is_not_there\n")
+    (tmp_path / "test_plain.py").write_text("def test_plain():\n    pass\n")
+    source = "def test_it():\n    pass\n"
+    status, text = outcome(source, PYTEST_ADDOPTS=".")
+    assert status == 2 and "1 error" in text
+    status, text = outcome(source, PYTEST_ADDOPTS=".", ATTNLAB_OLDEST="1")
+    assert status == 0 and "2 passed" in text
+
+
 @pytest.mark.parametrize(
     "marker, environment, runs",
     [

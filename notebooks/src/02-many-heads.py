@@ -103,6 +103,10 @@ guess.reveal(
     "Who asks and who answers are two roles. 'fish' asks for nothing here: its query is zero.",
 )
 
+# %%
+claim("A weight has a direction: in head 1 'fish' puts a third on 'eats', not 0.89.", back,
+      expect=1 / 3, atol=1e-6, source="this cell")
+
 # %% [markdown]
 # Check the row of "eats" in head 0. Its query is $(4, 0)$, the keys are $(1, 0)$ for "She" and
 # $(0, 0)$ for the others. The scores are $4/\sqrt 2 = 2.83$, $0$ and $0$; the exponentials $16.9$,
@@ -300,6 +304,8 @@ guess.reveal(
 # %%
 claim("The output at token 3 depends on no other token's head outputs (largest derivative).",
       elsewhere.abs().max(), equals=0.0, source="autograd", id=15)
+claim("It depends on the outputs of all 8 heads there.", heard.sum(), equals=8, source="autograd",
+      id=15)
 
 # %%
 guess = predict(
@@ -641,7 +647,7 @@ guess
 
 # %%
 def train_many(h, seed, width=16):
-    """The final loss of a layer whose width is divided among h heads."""
+    """The final loss of a layer whose width is divided among h heads, and its parameters."""
     torch.manual_seed(seed)
     layer = attnlab.MultiHeadAttention(D_MODEL, h, d_head=width // h, bias=False)
     model = nn.Sequential(layer, nn.Linear(D_MODEL, 2 * D_WORD, bias=False))
@@ -651,14 +657,16 @@ def train_many(h, seed, width=16):
         x, target = draw(generator)
         return F.mse_loss(model(x), target)
 
-    return sum(fit(model, loss, steps=300, lr=0.02)[-20:]) / 20
+    history = fit(model, loss, steps=300, lr=0.02)
+    return sum(history[-20:]) / 20, sum(p.numel() for p in layer.parameters())
 
 
 COUNTS = (1, 2, 8, 16)
 runs = [(h, seed) for h in COUNTS for seed in range(3)]
-losses = {h: [] for h in COUNTS}
+losses, parameters = {h: [] for h in COUNTS}, {}
 for h, seed in progress(runs, "layers trained"):
-    losses[h].append(train_many(h, seed))
+    loss, parameters[h] = train_many(h, seed)
+    losses[h].append(loss)
 for h, values in losses.items():
     print(f"{h:2} heads of {16 // h:2}: loss " + ", ".join(f"{value:.3f}" for value in values))
 
@@ -671,6 +679,8 @@ guess.reveal(
 )
 
 # %%
+claim("One width, one number of parameters: 1, 2, 8 and 16 heads (against 4·16·d_model).",
+      [parameters[h] / (4 * 16 * D_MODEL) for h in COUNTS], equals=1.0, source="counted", id=10)
 claim("Two heads of 8 solve it (loss, 3 seeds).", losses[2], below=0.05, source="this cell", id=10)
 claim("One head of 16, 8 heads of 2 and 16 heads of 1 do not, with as many parameters (loss, 3 seeds each).",
       [value for h in (1, 8, 16) for value in losses[h]], above=0.15,

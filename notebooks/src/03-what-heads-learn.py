@@ -606,6 +606,11 @@ guess.reveal(
 # %%
 claim("Heads with random parameters: high entropy, and no purpose at all (normalised).",
       random_entropy, above=0.75, source="this cell", id=29)
+claim("Silencing shows a need where there is one (right answers lost by the dearest head, 5 models).",
+      loss_of.max(dim=1).values, above=0.02, source="this cell", id=29)
+claim("And the rank correlation a trend: of entropy with its exponential 1, with its negative −1.",
+      [round(rank_correlation(entropy, y), 4) for y in (entropy.exp(), -entropy)],
+      equals=[1.0, -1.0], source="this cell", id=29)
 claim("Entropy hardly tells which heads are needed (rank correlation: all 40 heads, each layer).",
       trend, between=(-0.4, 0.4), source="this cell", id=29)
 

@@ -495,8 +495,11 @@ guess.reveal(
 )
 
 # %%
-claim("Divided, the attended distance is nearly that of the line alone (difference in tokens).",
-      abs(right[1] - measured["line alone (q·k = 0)"][1]), below=2.0, source="this cell", id=90)
+alone = measured["line alone (q·k = 0)"][1]
+claim("The line alone attends about 1/m = 16 tokens back (512 tokens: less for the first ones).",
+      alone, expect=16, atol=2, source="this cell", id=90)
+claim("Divided, the attended distance is nearly that, but content counts (difference in tokens).",
+      right[1] - alone, between=(0.1, 2), source="this cell", id=90)
 claim("Undivided, the attended distance is more than twice as long (ratio).", without[1] / right[1],
       above=2.0, source="this cell", id=90)
 claim("But the line still counts: without it that distance is at least twice as long again (ratio).",

@@ -773,7 +773,8 @@ claim("That is a small share of the four projections (d_model = 512).",
 claim("The table grows with the length: 4·n·d_head bytes in float32.", table.nbytes,
       equals=4 * n * d_head, source="this cell", id=77)
 claim("The turned q and k are new tensors: 8·n·d_model bytes in float32, in every layer.",
-      q_turned.nbytes + k_turned.nbytes, equals=8 * n * d_model, source="this cell", id=77)
+      sum(new.nbytes for new, old in ((q_turned, q), (k_turned, k)) if new.data_ptr() != old.data_ptr()),
+      equals=8 * n * d_model, source="this cell", id=77)
 
 # %% [markdown]
 # So the parameters are 0, and both computation and memory are $O(n\,d_{model})$ in every layer. A small

@@ -140,6 +140,9 @@ BANK = {
             "not-the-share": lambda p: (offset(p)[0], 1.0),
             "percent": lambda p: (offset(p)[0], 100 * offset(p)[1]),
             "first-link": lambda p: picked(p, lambda difference: difference[0]),
+            "not-the-offset-that-fits-most-links": lambda p: picked(
+                p, lambda difference: difference[-1]
+            ),
             "share-right-for-one-example-only": lambda p: (offset(p)[0], 4 / 10),
             "share-right-for-one-example-only#2": lambda p: (
                 offset(p)[0], offset(p)[1] * len(p) / 10,

@@ -88,6 +88,7 @@ BANK = {
             "one-head": RIGHT // 8,
             "mib-not-bytes": 768,
             "megabytes-not-bytes": RIGHT / 1e6,
+            "megabytes-not-bytes#2": 805.3,  # rounded
             "gib-not-bytes": 0.75,
             "gigabytes-not-bytes": 0.805,
             "kib-not-bytes": RIGHT / 1024,
