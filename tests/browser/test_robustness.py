@@ -33,7 +33,9 @@ def test_any_order_of_events_with_a_slow_kernel(shown, seed):
             told := found[name]["message"]
         ):
             now.append(f"the message is {message!r}, not {told!r}")
-        if late.count(name) > 5:
+        # Structure keeps three clicks, each with its answer, beside what is on its way: 6 were
+        # seen. A backlog would have most of the 40 events.
+        if late.count(name) > 10:
             now.append(f"{late.count(name)} pictures after the last event")
         if not found[name]["state"] and shown.page.evaluate(DIFFERENCE, i):
             shown.page.wait_for_timeout(2000)
