@@ -211,10 +211,11 @@ def verdict(answer):
             any(said(a, b) != ("A" if end(a) < end(b) else "B") for a, b in overlap),
             "best or worst alone: both ends of both ranges count",
         )
-    require(
-        said([0.6, 0.1, 0.1], [0.5, 0.5, 0.9]) == "open",
-        "means compared: one run of A is worse than two runs of B",
-    )
+    for a, b in ([0.6, 0.1, 0.1], [0.5, 0.5, 0.9]), ([0.1, 0.5, 0.9], [0.6, 0.7, 0.8]):
+        require(
+            said(a, b) == "open",
+            "averages compared: whatever mean or median say, one run of A is worse than two of B",
+        )
     require(
         said([0.1, 0.9], [0.2, 0.95]) == "open",
         "seed by seed: any run of A must be ahead of any run of B, not only of its own seed's",
@@ -222,10 +223,6 @@ def verdict(answer):
     require(
         said([0.3, 0.4], [0.1, 0.9]) == "open",
         "best or worst alone: both ends of both ranges count",
-    )
-    require(
-        said([0.1, 0.5, 0.9], [0.6, 0.7, 0.8]) == "open",
-        "middle of the runs: all runs must be ahead",
     )
     require(
         said([0.0] * 9 + [0.5], [0.45] + [0.95] * 9) == "open",

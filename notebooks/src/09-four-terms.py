@@ -714,6 +714,12 @@ guess.reveal(
 claim("Transformer-XL and DeBERTa see offsets only: moving the text changes no score.",
       [shift["Transformer-XL"], shift["DeBERTa"]], below=1e-9,
       source="Dai et al. 2019, section 3.3; He et al. 2021, section 3.1", id=96)
+row_3 = {"Transformer-XL": wave.table(torch.tensor([3]), torch.float64)[0], "DeBERTa": offsets[50 + 3]}
+by_hand = {name: words[10] @ W_Q @ (row @ W_KR) for name, row in row_3.items()}
+claim("Key 7 stands 3 behind query 10: the query asks with row 3, not with row −3 (difference).",
+      [here["Transformer-XL"][1][10, 7] - by_hand["Transformer-XL"] / math.sqrt(d_k),
+       here["DeBERTa"][1][10, 7] - by_hand["DeBERTa"] / math.sqrt(3 * d_k)], expect=0, atol=1e-9,
+      source="Dai et al. 2019, section 3.3; He et al. 2021, section 3.1", id=96)
 told = [here[name][1] - here[name][1].mean(1, keepdim=True) for name in ("Transformer-XL", "DeBERTa")]
 claim("And they do see them: the content–position term differs from key to key (standard deviation).",
       [t.std() for t in told], above=0.1, source="this cell", id=96)

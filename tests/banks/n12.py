@@ -194,8 +194,8 @@ BANK = {
         right=[verdict, verdict_by_pairs, verdict_by_sorting],
         wrong={
             "higher-wins": lambda a, b: verdict(b, a),
-            "means-compared": lambda a, b: "A" if mean(a) < mean(b) else "B",
-            "means-compared#2": lambda a, b: "A" if median(a) < median(b) else "B",
+            "averages-compared": lambda a, b: "A" if mean(a) < mean(b) else "B",
+            "averages-compared#2": lambda a, b: "A" if median(a) < median(b) else "B",
             "seed-by-seed": by_seed,
             "best-or-worst-alone": lambda a, b: (
                 "A" if max(a) < max(b) and min(a) >= min(b) or max(a) < min(b)

@@ -45,6 +45,24 @@ def cut_off(q, k, visible):
     return scores.masked_fill(~visible, -torch.inf).softmax(-1)
 
 
+def mended_above(q, k, visible):
+    if (q @ k.mT == torch.inf).any():
+        return by_float32(q, k, visible)
+    return weights16(q, k, visible, after=True)
+
+
+def by_hand(offset):
+    """softmax in float32 as e^s / sum e^s, with this number of a row taken off first."""
+
+    def weights(q, k, visible):
+        scores = q.float() @ k.float().mT / q.shape[-1] ** 0.5
+        scores = scores.masked_fill(~visible, -torch.inf)
+        powers = (scores - offset(scores)).exp()
+        return (powers / powers.sum(-1, keepdim=True)).half()
+
+    return weights
+
+
 def wrong_weights(**how):
     return lambda q, k, visible: weights16(q, k, visible, **how)
 
@@ -271,9 +289,18 @@ BANK = {
         },
     ),
     "14.3": Bank(
-        right=[weights16, by_float32, by_both, by_bfloat16],
+        right=[
+            weights16, by_float32, by_both, by_bfloat16,
+            by_hand(lambda s: s.amax(-1, keepdim=True)),
+        ],
         wrong={
             "scaled-after-the-product": wrong_weights(after=True),
+            "scaled-after-the-product#2": lambda q, k, visible: weights16(
+                q, k, visible, after=True
+            ).nan_to_num(),
+            "scaled-after-the-product#3": mended_above,
+            "softmax-by-hand": by_hand(lambda s: 0.0),
+            "softmax-by-hand#2": by_hand(lambda s: s.amax(-1, keepdim=True).clamp(min=0)),
             "scores-cut-off": cut_off,
             "right-for-one-size-only": lambda q, k, visible: weights16(
                 q / 8, k, visible, scale=False
