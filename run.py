@@ -154,6 +154,7 @@ class Setup:
         )
         self.stamp = os.path.join(self.env, "course-stamp.txt")
         self.log = os.path.join(self.env, "install.log")
+        self.oldest_list = os.path.join(self.env, "oldest.txt")
 
     def read(self, name):
         path = os.path.join(self.root, name)
@@ -232,12 +233,14 @@ class Setup:
             raise Stop("Python could not make .venv; the lines above say why.")
 
     def usable(self):
-        """True if .venv has this Python, pip, and no package that was left half installed.
+        """True if .venv has this Python, pip, no package that was left half installed, and was not
+        made for the oldest releases if the tested ones are wanted, or the other way round: what
+        only one of the two lists has would stay, and fail beside the other's versions.
 
         A pip that is interrupted leaves a package without its list of files (RECORD); pip then
         takes it for installed, and can neither complete nor remove it.
         """
-        if not os.path.exists(self.python):
+        if not os.path.exists(self.python) or os.path.exists(self.oldest_list) != oldest():
             return False
         code = (
             "import sys, pip, importlib.metadata as m;"
@@ -263,7 +266,7 @@ class Setup:
         # The file with other pins lies in .venv; pip reads `-e .` from where it is started.
         name = "requirements.txt"
         if newest() or oldest():
-            name = os.path.join(self.env, "newest.txt" if newest() else "oldest.txt")
+            name = os.path.join(self.env, "newest.txt") if newest() else self.oldest_list
             with open(name, "w", encoding="utf-8") as file:
                 file.write(self.requirements())
         eager = ["--upgrade", "--upgrade-strategy", "eager"] if newest() else []

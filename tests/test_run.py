@@ -421,12 +421,25 @@ def test_oldest_takes_the_lower_bounds_and_no_peers():
 def test_oldest_is_an_environment_of_its_own(course):
     pyproject = '[project]\ndependencies = [\n    "numpy>=1.26",\n]'
     (course.root / "pyproject.toml").write_text(pyproject)
-    course.start("test")
+    made_for = course.root / ".venv" / "oldest.txt"
+    made_for.write_text("")  # otherwise the stub would be cleared away
     status, _, calls = course.start("test", ATTNLAB_OLDEST="1")
     assert status == 0 and pip_calls(calls)[-1].endswith("oldest.txt")
-    assert "numpy==1.26\n" in (course.root / ".venv" / "oldest.txt").read_text()
+    assert "numpy==1.26\n" in made_for.read_text()
     assert any("weigh.py" in call for call in calls) and not any("nbval" in c for c in calls)
-    assert pip_calls(course.start("test").calls), "back to the tested versions"
+
+
+def test_between_oldest_and_tested_the_environment_is_made_anew(tmp_path, monkeypatch):
+    setup = run.Setup(str(tmp_path))
+    left = Path(setup.env, "what-only-the-other-list-has")
+    setup.make_venv()
+    for wanted in "1", "":
+        monkeypatch.setenv("ATTNLAB_OLDEST", wanted)
+        left.touch()
+        setup.make_venv()
+        assert not left.exists() and not Path(setup.oldest_list).exists()
+        Path(setup.oldest_list).write_text("")  # as an installation of the oldest releases does
+        assert setup.usable() == run.oldest()
 
 
 def test_the_pins_lie_in_the_ranges_of_attnlab():
