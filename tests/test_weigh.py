@@ -20,7 +20,7 @@ TRAINS = "from attnlab.train import fit"
 
 @pytest.fixture
 def folder(tmp_path):
-    for name, cells in {"01-small": ["1 + 1"], "02-large": [NEEDS.format(1000)],
+    for name, cells in {"01-small": ["1 + 1"], "02-large": [NEEDS.format(1300)],
                         "03-trains": [TRAINS, NEEDS.format(900)]}.items():  # fmt: skip
         cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")

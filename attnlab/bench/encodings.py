@@ -58,7 +58,7 @@ def affordable(layers: dict, x: Tensor, gib: float) -> tuple[dict, list[str]]:
             layer.zero_grad(set_to_none=True)
         if need is not None and need * growth > gib * 2**30 and growth > 1:
             notes.append(
-                f"{whose}, {encoding}: n = {n} would hold up to {need * growth / 2**30:.0f} GiB, "
+                f"{whose}, {encoding}: n = {n} would hold up to {need * growth / 2**30:.1f} GiB, "
                 "left out (see --memory)"
             )
         else:
