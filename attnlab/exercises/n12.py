@@ -214,7 +214,7 @@ def verdict(answer):
     for a, b in ([0.6, 0.1, 0.1], [0.5, 0.5, 0.9]), ([0.1, 0.5, 0.9], [0.6, 0.7, 0.8]):
         require(
             said(a, b) == "open",
-            "averages compared: whatever mean or median say, one run of A is worse than two of B",
+            "averages compared: whatever mean or median say, a run of A is worse than runs of B",
         )
     require(
         said([0.1, 0.9], [0.2, 0.95]) == "open",

@@ -130,7 +130,6 @@ def weights_in_half(answer):
     require(got.dtype == torch.float16, f"not float16: you return {got.dtype}")
     wide = [t.float() for t in small]
     right = weights16(*wide, visible)
-    equal = visible / visible.sum(-1, keepdim=True)  # the weights where all scores are equal
     mistakes = {
         "not scaled: divide by the root of d_head": {"scale": False},
         "scaled twice: the root of d_head divides the product once": {"twice": True},

@@ -716,7 +716,7 @@ claim("Transformer-XL and DeBERTa see offsets only: moving the text changes no s
       source="Dai et al. 2019, section 3.3; He et al. 2021, section 3.1", id=96)
 row_3 = {"Transformer-XL": wave.table(torch.tensor([3]), torch.float64)[0], "DeBERTa": offsets[50 + 3]}
 by_hand = {name: words[10] @ W_Q @ (row @ W_KR) for name, row in row_3.items()}
-claim("Key 7 stands 3 behind query 10: the query asks with row 3, not with row −3 (difference).",
+claim("Key 7 stands 3 behind query 10: it is scored with r₃, not with r₋₃ (difference).",
       [here["Transformer-XL"][1][10, 7] - by_hand["Transformer-XL"] / math.sqrt(d_k),
        here["DeBERTa"][1][10, 7] - by_hand["DeBERTa"] / math.sqrt(3 * d_k)], expect=0, atol=1e-9,
       source="Dai et al. 2019, section 3.3; He et al. 2021, section 3.1", id=96)
